@@ -165,7 +165,9 @@ def _fields_at(cls: type[BaseModel], location: list[str]) -> list[str]:
         if inner:
             candidates = inner
             continue
-        tagged = [m for m in candidates if "type" in m.model_fields and m.model_fields["type"].default == part]
+        tagged = [
+            m for m in candidates if "type" in m.model_fields and m.model_fields["type"].default == part
+        ]
         candidates = tagged or candidates
     return sorted({name for model in candidates for name in model.model_fields})
 
