@@ -23,7 +23,7 @@ class _Loader(yaml.SafeLoader):
     """YAML 1.2 numbers: ``3e-4`` is a float (PyYAML reads it as a string)."""
 
 
-_Loader.add_implicit_resolver(  # type: ignore[no-untyped-call]
+_Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
     re.compile(r"^[-+]?(?:[0-9][0-9_]*(?:\.[0-9_]*)?|\.[0-9]+)[eE][-+]?[0-9]+$"),
     list("-+0123456789."),
@@ -41,9 +41,7 @@ def parse_yaml(text: str, where: str = "yaml") -> Any:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f"{where}:{mark.line + 1}:{mark.column + 1}" if mark is not None else where
-        raise ConfigError(
-            "not valid YAML", where=place, got=getattr(error, "problem", None) or str(error)
-        ) from error
+        raise ConfigError("not valid YAML", where=place, got=getattr(error, "problem", None) or str(error)) from error
 
 
 class Config(BaseModel):
@@ -165,9 +163,7 @@ def _fields_at(cls: type[BaseModel], location: list[str]) -> list[str]:
         if inner:
             candidates = inner
             continue
-        tagged = [
-            m for m in candidates if "type" in m.model_fields and m.model_fields["type"].default == part
-        ]
+        tagged = [m for m in candidates if "type" in m.model_fields and m.model_fields["type"].default == part]
         candidates = tagged or candidates
     return sorted({name for model in candidates for name in model.model_fields})
 

@@ -122,13 +122,9 @@ def load_strict(module: torch.nn.Module, tensors: Mapping[str, Tensor], where: o
     missing = [name for name in own if name not in tensors]
     unexpected = [name for name in tensors if name not in own]
     if missing:
-        raise CheckpointError(
-            f"{len(missing)} weights are missing", where=where, got=None, expected=missing[0]
-        )
+        raise CheckpointError(f"{len(missing)} weights are missing", where=where, got=None, expected=missing[0])
     if unexpected:
-        raise CheckpointError(
-            f"{len(unexpected)} weights are not of this model", where=where, got=unexpected[0]
-        )
+        raise CheckpointError(f"{len(unexpected)} weights are not of this model", where=where, got=unexpected[0])
     for name, tensor in own.items():
         if tensor.shape != tensors[name].shape:
             raise CheckpointError(

@@ -81,13 +81,9 @@ class ToyCodec:
         """
         for code in [lang] if isinstance(lang, str) else lang:
             if code not in self.languages:
-                raise LanguageError(
-                    "the toy codec cannot write this language", got=code, expected=self.languages
-                )
+                raise LanguageError("the toy codec cannot write this language", got=code, expected=self.languages)
         if concepts.ndim != 2 or concepts.shape[1] != self._dim:
-            raise DataError(
-                "wrong shape", where="concepts", expected=f"(N, {self._dim})", got=tuple(concepts.shape)
-            )
+            raise DataError("wrong shape", where="concepts", expected=f"(N, {self._dim})", got=tuple(concepts.shape))
         if not bool(torch.isfinite(concepts).all()):
             raise DataError("a concept is not finite", where="concepts")
         if not self._memory:
