@@ -1,0 +1,189 @@
+"""Noise schedules of the variance-preserving process, and the timesteps that a sampler visits.
+
+``x_t = alpha_t * x_0 + sigma_t * eps`` with ``alpha_t = sqrt(alphas_cumprod[t])`` and ``sigma_t = sqrt(1 - alphas_cumprod[t])``,
+for integer timesteps ``0 … T - 1`` (little noise … only noise). LCM paper (arXiv:2412.08821) section 2.3.1 and table 5.
+
+Shape letters: T timesteps of training.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Literal, get_args
+
+from pydantic import Field, model_validator
+
+from largeconcept.config import Config
+from largeconcept.errors import ConfigError, did_you_mean
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+ScheduleType = Literal["cosine", "linear", "quadratic", "scaled_linear", "sigmoid"]
+TimestepSpacing = Literal["requested", "trailing", "meta", "leading", "linspace"]
+
+_MAX_BETA = 0.999
+
+
+class NoiseScheduleConfig(Config):
+    """Which noise schedule.
+
+    Attributes:
+        type: ``cosine`` (Nichol & Dhariwal, arXiv:2102.09672), ``linear`` in beta (DDPM), ``quadratic`` in beta,
+            ``scaled_linear`` (any power: beta^(1/exponent) is linear), or ``sigmoid`` (LCM paper, section 2.3.1).
+        num_timesteps: T, the number of timesteps of training.
+        beta_start, beta_end: first and last beta of ``linear``, ``quadratic`` and ``scaled_linear``.
+        exponent: the power of ``scaled_linear``; ``quadratic`` is the power 2.
+        sigmoid_gamma, sigmoid_delta: steepness and centre of ``sigmoid``:
+            ``alphas_cumprod(u) = sigmoid(delta - gamma * logit(u))`` relative to its start. The paper studied
+            (1.5, -1), (1.5, -2), (0.8, -1) and (3.5, 0).
+        zero_terminal_snr: rescale so that the last timestep is pure noise (Lin et al., arXiv:2305.08891, algorithm 1).
+        set_alpha_to_one: the state before timestep 0 is clean data (the default); otherwise it is timestep 0 itself.
+    """
+
+    type: ScheduleType = "cosine"
+    num_timesteps: int = Field(default=100, ge=2, le=100_000)
+    beta_start: float = Field(default=1e-4, gt=0, lt=1)
+    beta_end: float = Field(default=0.02, gt=0, lt=1)
+    exponent: float = Field(default=2.0, gt=0)
+    sigmoid_gamma: float = Field(default=1.5, gt=0)
+    sigmoid_delta: float = 0.0
+    zero_terminal_snr: bool = True
+    set_alpha_to_one: bool = True
+
+    @model_validator(mode="after")
+    def _consistent(self) -> NoiseScheduleConfig:
+        if self.beta_end < self.beta_start:
+            raise ValueError("beta_end must not be smaller than beta_start")
+        if self.type == "quadratic" and self.exponent != 2.0:
+            raise ValueError("quadratic means exponent 2; use type scaled_linear for another exponent")
+        return self
+
+
+class NoiseSchedule:
+    """The tables of a noise schedule, in float32.
+
+    Attributes:
+        config: what it was built from.
+        num_timesteps: T.
+        betas: (T,) float32.
+        alphas_cumprod: (T,) float32, the product of ``1 - beta`` up to each timestep; the last one is exactly 0 with
+            ``zero_terminal_snr``.
+        snr: (T,) float32, ``alphas_cumprod / (1 - alphas_cumprod)``; infinite where ``alphas_cumprod`` rounds to 1.
+
+    Note: the order and precision of the operations follow the reference, because a beta near 1 amplifies the last digit.
+    """
+
+    def __init__(self, config: NoiseScheduleConfig | None = None) -> None:
+        import torch
+
+        self.config = config if config is not None else NoiseScheduleConfig()
+        self.num_timesteps = self.config.num_timesteps
+        betas = _betas(self.config)
+        cumprod = torch.cumprod(1.0 - betas, dim=0)
+        if self.config.zero_terminal_snr:
+            betas = _zero_terminal(cumprod)
+            cumprod = torch.cumprod(1.0 - betas, dim=0)
+        self.betas: Tensor = betas
+        self.alphas_cumprod: Tensor = cumprod
+        wide = cumprod.double()
+        self.snr: Tensor = (wide / (1.0 - wide)).to(torch.float32)
+        # Plain floats for samplers: no tensor is read inside a denoising loop.
+        self._cumprod: list[float] = wide.tolist()
+        self._tables: dict[torch.device, tuple[Tensor, Tensor]] = {}
+
+    def cumprod_at(self, timestep: int) -> float:
+        """Return ``alphas_cumprod[timestep]`` as a Python float; a negative timestep is the state before the first one."""
+        if timestep < 0:
+            return 1.0 if self.config.set_alpha_to_one else self._cumprod[0]
+        return self._cumprod[timestep]
+
+    def variance_at(self, timestep: int, previous: int) -> float:
+        """Return the variance of the posterior ``q(x_previous | x_t, x_0)`` (DDIM, arXiv:2010.02502, equation 16, eta = 1)."""
+        now, before = self.cumprod_at(timestep), self.cumprod_at(previous)
+        if before >= 1.0 or before <= 0.0:
+            return 0.0
+        return max((1.0 - before) / (1.0 - now) * (1.0 - now / before), 0.0)
+
+    def alpha_sigma(self, timesteps: Tensor, dtype: torch.dtype | None = None) -> tuple[Tensor, Tensor]:
+        """Return ``(alpha_t, sigma_t)`` for integer timesteps of any shape ``(…)``.
+
+        Both have shape ``(…, 1)``: they broadcast over the channels. No host synchronisation. ``dtype`` defaults to float32.
+        """
+        import torch
+
+        tables = self._tables.get(timesteps.device)
+        if tables is None:
+            wide = self.alphas_cumprod.double()
+            tables = (
+                wide.sqrt().to(torch.float32).to(timesteps.device),
+                (1.0 - wide).sqrt().to(torch.float32).to(timesteps.device),
+            )
+            self._tables[timesteps.device] = tables
+        alpha, sigma = tables[0][timesteps].unsqueeze(-1), tables[1][timesteps].unsqueeze(-1)
+        return (alpha, sigma) if dtype is None else (alpha.to(dtype), sigma.to(dtype))
+
+
+def inference_timesteps(
+    num_timesteps: int, num_inference_steps: int, spacing: TimestepSpacing = "requested"
+) -> list[int]:
+    """Return the timesteps that a sampler visits, in descending order.
+
+    Spacings:
+        ``requested``: exactly ``num_inference_steps`` distinct timesteps, evenly spread, from ``T - 1`` on.
+        ``trailing`` or ``meta``: as the reference: from ``T - 1`` on with the stride ``T // S``, so that 40 of 100 gives 50.
+        ``leading``: multiples of ``T // S``, ending at 0; may also give more than asked for.
+        ``linspace``: from ``T - 1`` to 0, both included, fractions cut.
+
+    Raises:
+        ConfigError: an unknown spacing, or a number of steps outside ``1 … T``.
+    """
+    T, S = num_timesteps, num_inference_steps
+    if not 1 <= S <= T:
+        raise ConfigError("out of range", where="num_inference_steps", got=S, expected=f"1 to {T}")
+    if spacing == "requested":
+        # floor(i * T / S + 1/2) in integers: strides of at least one can then never round to the same timestep.
+        return [T - 1 - (2 * i * T + S) // (2 * S) for i in range(S)]
+    if spacing in ("trailing", "meta"):
+        return [t - 1 for t in range(T, 0, -(T // S))]
+    if spacing == "leading":
+        return list(range(0, T, T // S))[::-1]
+    if spacing == "linspace":
+        if S == 1:
+            return [0]
+        return [(i * (T - 1)) // (S - 1) for i in range(S)][::-1]
+    raise ConfigError(
+        "unknown spacing", where="timestep_spacing", got=spacing, hint=did_you_mean(spacing, get_args(TimestepSpacing))
+    )
+
+
+def _betas(config: NoiseScheduleConfig) -> Tensor:
+    """Return (T,) float32 betas."""
+    import torch
+
+    T = config.num_timesteps
+    if config.type in ("linear", "quadratic", "scaled_linear"):
+        power = {"linear": 1.0, "quadratic": 2.0}.get(config.type, config.exponent)
+        return torch.linspace(config.beta_start ** (1 / power), config.beta_end ** (1 / power), T) ** power
+    u = torch.arange(T + 1, dtype=torch.float64) / T
+    if config.type == "cosine":
+        signal = torch.cos((u + 0.008) / 1.008 * (math.pi / 2)) ** 2
+    else:
+        # The odds are rounded to float32 because the reference does so: near u = 1 that decides the sixth digit of beta.
+        # Odds of 0 and infinity are wanted: the signal goes from 1 to 0.
+        odds = u.float() / (1.0 - u.float())
+        signal = torch.sigmoid(config.sigmoid_delta - config.sigmoid_gamma * torch.log(odds.double()))
+    return (1.0 - signal[1:] / signal[:-1]).clamp(max=_MAX_BETA).to(torch.float32)
+
+
+def _zero_terminal(cumprod: Tensor) -> Tensor:
+    """Return (T,) betas shifted and scaled so that the last ``sqrt(alphas_cumprod)`` is 0 and the first one is kept."""
+    import torch
+
+    # A float32 square root may be off by its last digit on some machines, and the subtraction below amplifies that.
+    root = cumprod.double().sqrt().to(torch.float32)
+    first, last = root[0].clone(), root[-1].clone()
+    root = (root - last) * (first / (first - last))
+    cumprod = root**2
+    return 1.0 - torch.cat([cumprod[:1], cumprod[1:] / cumprod[:-1]])
