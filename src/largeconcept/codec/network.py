@@ -1,0 +1,250 @@
+"""The network of the trainable concept space: sentence encoder, bottleneck, sentence decoder.
+
+Shape letters: N sentences, T tokens, M memory tokens, P pooling heads, D width, H heads, K head dim, C concept dim,
+V vocabulary.
+
+The encoder is a small bidirectional transformer. Its tokens are pooled by P learned attention heads, joined and projected
+to one C-dimensional vector of fixed length √C (variance one per channel), so a concept lives on a sphere and noise has a
+fixed meaning. Nothing tells the encoder which language it reads. The decoder is a causal transformer whose self-attention
+also sees M memory tokens projected from the concept; its first input is an embedding of the target language, which is not a
+piece of the vocabulary, so no typed text can ever become a control token.
+
+Blocks are written for processors, where sentences are short and attention is many tiny products: one fused q/k/v product,
+parameter-free RMS norms, squared ReLU, no biases, and memory that enters the keys and values only.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from largeconcept.config import Config
+from largeconcept.errors import ConfigError
+
+PAD, BOS, EOS, UNK = 0, 1, 2, 3
+
+
+class AutoencoderConfig(Config):
+    """Shape of an autoencoder codec.
+
+    Attributes:
+        dim: C, channels of a concept.
+        width: D. ``num_heads`` must divide it.
+        vocab_size: V, pieces of the SentencePiece model.
+        languages: FLORES-200 codes the decoder can write, in the order of their embeddings.
+        pooling_heads: P, attention heads that gather the tokens into the concept.
+        memory_tokens: M, vectors projected from the concept that the decoder attends to.
+        max_tokens: longest sentence in tokens; longer ones are cut by the codec, with a warning.
+        bottleneck: ``unit_variance`` puts concepts on the sphere of radius √C; ``kl`` samples from a learned diagonal
+            Gaussian with a clipped divergence (CALM, arXiv 2510.27688, section 3.1).
+    """
+
+    type: Literal["autoencoder"] = "autoencoder"
+    dim: int = Field(384, ge=2)
+    width: int = Field(256, ge=8)
+    num_heads: int = Field(4, ge=1)
+    encoder_layers: int = Field(3, ge=1)
+    decoder_layers: int = Field(3, ge=1)
+    ffn_multiple: int = Field(4, ge=1)
+    vocab_size: int = Field(10240, ge=260)
+    languages: tuple[str, ...] = ("eng_Latn", "deu_Latn", "fra_Latn", "spa_Latn")
+    pooling_heads: int = Field(8, ge=1)
+    memory_tokens: int = Field(8, ge=1)
+    max_tokens: int = Field(128, ge=4)
+    bottleneck: Literal["unit_variance", "kl"] = "unit_variance"
+
+    @model_validator(mode="after")
+    def _check(self) -> AutoencoderConfig:
+        if self.width % self.num_heads:
+            raise ValueError(f"width {self.width} is not a multiple of num_heads {self.num_heads}")
+        if not self.languages or len(set(self.languages)) != len(self.languages):
+            raise ValueError("languages must be a non-empty list without repetition")
+        return self
+
+
+def rms_norm(x: Tensor) -> Tensor:
+    """Scale the last dimension to variance one, without a learned weight."""
+    return F.rms_norm(x, (x.shape[-1],))
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+    """Plain softmax attention over (N, H, T, K); ``mask`` is added to the scores.
+
+    Written out rather than through the fused kernel: sentences are a few dozen tokens long, where two batched products and
+    one softmax are faster on processors (``benchmarks/codec_training.py``).
+    """
+    scores = torch.matmul(q * (1.0 / math.sqrt(q.shape[-1])), k.transpose(-1, -2))
+    if mask is not None:
+        scores = scores + mask
+    return torch.matmul(scores.softmax(dim=-1, dtype=torch.float32).to(v.dtype), v)
+
+
+class Block(nn.Module):
+    """Pre-norm transformer layer: fused-projection attention (optionally with memory) and a squared-ReLU MLP."""
+
+    def __init__(self, width: int, num_heads: int, ffn_multiple: int, depth: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.qkv = nn.Linear(width, 3 * width, bias=False)
+        self.out = nn.Linear(width, width, bias=False)
+        self.up = nn.Linear(width, ffn_multiple * width, bias=False)
+        self.down = nn.Linear(ffn_multiple * width, width, bias=False)
+        std = width**-0.5
+        nn.init.normal_(self.qkv.weight, std=std)
+        nn.init.normal_(self.up.weight, std=std)
+        # Small outputs keep the residual stream near the embeddings at the start of training.
+        nn.init.normal_(self.out.weight, std=std / math.sqrt(2 * depth))
+        nn.init.normal_(self.down.weight, std=(ffn_multiple * width) ** -0.5 / math.sqrt(2 * depth))
+
+    def heads(self, x: Tensor) -> Tensor:
+        """(N, T, D) → (N, H, T, K)."""
+        return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+
+    def memory_kv(self, memory_NMD: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values of the memory tokens, with the layer's own projections (no queries)."""
+        width = memory_NMD.shape[-1]
+        k, v = F.linear(memory_NMD, self.qkv.weight[width:]).chunk(2, dim=-1)
+        return self.heads(k), self.heads(v)
+
+    def forward(self, x_NTD: Tensor, mask: Tensor | None, memory: Tensor | None = None) -> Tensor:
+        """Full-sequence pass; ``mask`` is additive over (…, T, M + T) or (…, T, T)."""
+        q, k, v = (self.heads(part) for part in self.qkv(rms_norm(x_NTD)).chunk(3, dim=-1))
+        if memory is not None:
+            memory_k, memory_v = self.memory_kv(memory)
+            k, v = torch.cat([memory_k, k], dim=2), torch.cat([memory_v, v], dim=2)
+        x_NTD = x_NTD + self.out(attend(q, k, v, mask).transpose(1, 2).flatten(2))
+        return x_NTD + self.down(F.relu(self.up(rms_norm(x_NTD))).square())
+
+    def step(self, x_ND: Tensor, k_cache: Tensor, v_cache: Tensor, position: int, mask: Tensor | None) -> Tensor:
+        """One decoding step: writes this token's key and value at ``position`` and attends to all up to it.
+
+        ``k_cache`` and ``v_cache`` are (N, H, M + T, K), the memory in front.
+        """
+        q, k, v = self.qkv(rms_norm(x_ND)).unflatten(-1, (3, self.num_heads, -1)).unbind(1)
+        k_cache[:, :, position] = k
+        v_cache[:, :, position] = v
+        keys, values = k_cache[:, :, : position + 1], v_cache[:, :, : position + 1]
+        x_ND = x_ND + self.out(attend(q[:, :, None], keys, values, mask).squeeze(2).flatten(1))
+        return x_ND + self.down(F.relu(self.up(rms_norm(x_ND))).square())
+
+
+class AutoencoderNetwork(nn.Module):
+    """Encoder and decoder around a concept; all three uses of the token embedding share one table.
+
+    ``forward`` is not used: training calls :meth:`encode` and :meth:`decode_hidden`, see ``objectives/codec.py``.
+    """
+
+    def __init__(self, config: AutoencoderConfig) -> None:
+        super().__init__()
+        self.config = config
+        depth = config.encoder_layers + config.decoder_layers
+        width = config.width
+        self.embedding = nn.Embedding(config.vocab_size, width)
+        self.encoder_positions = nn.Parameter(torch.empty(config.max_tokens, width))
+        self.decoder_positions = nn.Parameter(torch.empty(config.max_tokens + 1, width))
+        self.language = nn.Embedding(len(config.languages), width)
+        self.encoder = nn.ModuleList(
+            Block(width, config.num_heads, config.ffn_multiple, depth) for _ in range(config.encoder_layers)
+        )
+        self.pool_query = nn.Linear(width, config.pooling_heads, bias=False)
+        outputs = config.dim * (2 if config.bottleneck == "kl" else 1)
+        self.to_concept = nn.Linear(config.pooling_heads * width, outputs, bias=False)
+        self.to_memory = nn.Linear(config.dim, config.memory_tokens * width, bias=False)
+        self.to_bias = nn.Linear(config.dim, width, bias=False)
+        self.decoder = nn.ModuleList(
+            Block(width, config.num_heads, config.ffn_multiple, depth) for _ in range(config.decoder_layers)
+        )
+        nn.init.normal_(self.embedding.weight, std=0.06)
+        nn.init.normal_(self.encoder_positions, std=0.3)
+        nn.init.normal_(self.decoder_positions, std=0.3)
+        nn.init.normal_(self.language.weight, std=1.0)
+        nn.init.normal_(self.pool_query.weight, std=width**-0.5)
+
+    # ---------------------------------------------------------------- encoder
+
+    def encode(self, tokens_NT: Tensor, lengths_N: Tensor) -> Tensor:
+        """Encode right-padded token ids.
+
+        Returns:
+            (N, C) float32 concepts; for the ``kl`` bottleneck (N, 2C): means and log-variances.
+        """
+        steps = tokens_NT.shape[1]
+        if steps > self.config.max_tokens:
+            raise ConfigError("too many tokens", where="encode", got=steps, expected=f"≤ {self.config.max_tokens}")
+        padding = torch.arange(steps, device=tokens_NT.device) >= lengths_N[:, None]
+        hidden = rms_norm(self.embedding(tokens_NT)) + self.encoder_positions[:steps]
+        mask = torch.zeros(padding.shape, dtype=hidden.dtype, device=hidden.device)
+        mask = mask.masked_fill(padding, -1e4)[:, None, None, :]
+        for layer in self.encoder:
+            hidden = layer(hidden, mask)
+        hidden = rms_norm(hidden)
+        weights_NTP = self.pool_query(hidden).float().masked_fill(padding[..., None], -1e4).softmax(dim=1)
+        pooled_NPD = torch.matmul(weights_NTP.transpose(1, 2).to(hidden.dtype), hidden)
+        out = self.to_concept(pooled_NPD.flatten(1)).float()
+        return rms_norm(out) if self.config.bottleneck == "unit_variance" else out
+
+    # ---------------------------------------------------------------- decoder
+
+    def memory(self, concepts_NC: Tensor) -> tuple[Tensor, Tensor]:
+        """Project concepts to (N, M, D) memory tokens and to an (N, D) offset added to every decoder input."""
+        memory = self.to_memory(concepts_NC).unflatten(-1, (self.config.memory_tokens, self.config.width))
+        return rms_norm(memory), self.to_bias(concepts_NC)
+
+    def decode_hidden(self, concepts_NC: Tensor, inputs_NT: Tensor, lang_N: Tensor) -> Tensor:
+        """Teacher-forced decoder states.
+
+        Args:
+            concepts_NC: (N, C).
+            inputs_NT: (N, T) target tokens without the end mark; the language embedding goes in front of them.
+            lang_N: (N,) indices into ``config.languages``.
+
+        Returns:
+            (N, T + 1, D): state t predicts target token t (the last one the end mark).
+        """
+        memory, bias = self.memory(concepts_NC)
+        first = self.language(lang_N)[:, None]
+        hidden = torch.cat([first, self.embedding(inputs_NT)], dim=1)
+        steps = hidden.shape[1]
+        hidden = rms_norm(hidden) + self.decoder_positions[:steps] + bias[:, None]
+        mask = self._causal_mask(steps, hidden)
+        for layer in self.decoder:
+            hidden = layer(hidden, mask, memory)
+        return rms_norm(hidden)
+
+    def _causal_mask(self, steps: int, like: Tensor) -> Tensor:
+        memory = self.config.memory_tokens
+        rows = torch.arange(steps, device=like.device)[:, None]
+        columns = torch.arange(memory + steps, device=like.device)[None] - memory
+        return torch.zeros(steps, memory + steps, dtype=like.dtype, device=like.device).masked_fill(
+            columns > rows, -1e4
+        )
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Vocabulary scores of decoder states, float32."""
+        return F.linear(hidden, self.embedding.weight).float()
+
+    def start(self, concepts_NC: Tensor, max_steps: int) -> tuple[list[Tensor], list[Tensor], Tensor]:
+        """Allocate the decoder's caches with the memory in front; returns keys, values (per layer) and the input offset."""
+        memory, bias = self.memory(concepts_NC)
+        keys, values = [], []
+        for layer in self.decoder:
+            k, v = layer.memory_kv(memory)
+            room = (k.shape[0], k.shape[1], k.shape[2] + max_steps, k.shape[3])
+            for cache, part in ((keys, k), (values, v)):
+                full = torch.zeros(room, dtype=part.dtype, device=part.device)
+                full[:, :, : part.shape[2]] = part
+                cache.append(full)
+        return keys, values, bias
+
+    def step(self, embedded_ND: Tensor, bias_ND: Tensor, keys: list[Tensor], values: list[Tensor], t: int) -> Tensor:
+        """Decoder state for input ``t`` (0 is the language), updating the caches in place."""
+        hidden = rms_norm(embedded_ND) + self.decoder_positions[t] + bias_ND
+        position = self.config.memory_tokens + t
+        for layer, k, v in zip(self.decoder, keys, values, strict=True):
+            hidden = layer.step(hidden, k, v, position, None)
+        return rms_norm(hidden)
