@@ -1,7 +1,8 @@
 """Noise schedules of the variance-preserving process, and the timesteps that a sampler visits.
 
-``x_t = alpha_t * x_0 + sigma_t * eps`` with ``alpha_t = sqrt(alphas_cumprod[t])`` and ``sigma_t = sqrt(1 - alphas_cumprod[t])``,
-for integer timesteps ``0 … T - 1`` (little noise … only noise). LCM paper (arXiv:2412.08821) section 2.3.1 and table 5.
+``x_t = alpha_t * x_0 + sigma_t * eps`` with ``alpha_t = sqrt(alphas_cumprod[t])``, ``sigma_t = sqrt(1 -
+alphas_cumprod[t])`` and integer timesteps ``0 … T - 1`` (little noise … only noise). LCM paper (arXiv:2412.08821),
+section 2.3.1 and table 5.
 
 Shape letters: T timesteps of training.
 """
@@ -72,7 +73,7 @@ class NoiseSchedule:
             ``zero_terminal_snr``.
         snr: (T,) float32, ``alphas_cumprod / (1 - alphas_cumprod)``; infinite where ``alphas_cumprod`` rounds to 1.
 
-    Note: the order and precision of the operations follow the reference, because a beta near 1 amplifies the last digit.
+    Note: the order and precision of the operations follow the reference, because a beta near 1 amplifies rounding.
     """
 
     def __init__(self, config: NoiseScheduleConfig | None = None) -> None:
@@ -94,13 +95,16 @@ class NoiseSchedule:
         self._tables: dict[torch.device, tuple[Tensor, Tensor]] = {}
 
     def cumprod_at(self, timestep: int) -> float:
-        """Return ``alphas_cumprod[timestep]`` as a Python float; a negative timestep is the state before the first one."""
+        """Return ``alphas_cumprod[timestep]`` as a Python float; negative timesteps are the state before 0."""
         if timestep < 0:
             return 1.0 if self.config.set_alpha_to_one else self._cumprod[0]
         return self._cumprod[timestep]
 
     def variance_at(self, timestep: int, previous: int) -> float:
-        """Return the variance of the posterior ``q(x_previous | x_t, x_0)`` (DDIM, arXiv:2010.02502, equation 16, eta = 1)."""
+        """Return the variance of the posterior ``q(x_previous | x_t, x_0)``.
+
+        DDIM (arXiv:2010.02502), equation 16 with eta = 1.
+        """
         now, before = self.cumprod_at(timestep), self.cumprod_at(previous)
         if before >= 1.0 or before <= 0.0:
             return 0.0
@@ -109,7 +113,8 @@ class NoiseSchedule:
     def alpha_sigma(self, timesteps: Tensor, dtype: torch.dtype | None = None) -> tuple[Tensor, Tensor]:
         """Return ``(alpha_t, sigma_t)`` for integer timesteps of any shape ``(…)``.
 
-        Both have shape ``(…, 1)``: they broadcast over the channels. No host synchronisation. ``dtype`` defaults to float32.
+        Both have shape ``(…, 1)``: they broadcast over the channels. ``dtype`` defaults to float32. The host is not
+        synchronised.
         """
         import torch
 
@@ -132,7 +137,7 @@ def inference_timesteps(
 
     Spacings:
         ``requested``: exactly ``num_inference_steps`` distinct timesteps, evenly spread, from ``T - 1`` on.
-        ``trailing`` or ``meta``: as the reference: from ``T - 1`` on with the stride ``T // S``, so that 40 of 100 gives 50.
+        ``trailing`` or ``meta``: from ``T - 1`` on with the stride ``T // S``, as the reference: 40 of 100 gives 50.
         ``leading``: multiples of ``T // S``, ending at 0; may also give more than asked for.
         ``linspace``: from ``T - 1`` to 0, both included, fractions cut.
 
@@ -170,7 +175,7 @@ def _betas(config: NoiseScheduleConfig) -> Tensor:
     if config.type == "cosine":
         signal = torch.cos((u + 0.008) / 1.008 * (math.pi / 2)) ** 2
     else:
-        # The odds are rounded to float32 because the reference does so: near u = 1 that decides the sixth digit of beta.
+        # The odds are rounded to float32 because the reference does so: near u = 1 it decides the sixth digit of beta.
         # Odds of 0 and infinity are wanted: the signal goes from 1 to 0.
         odds = u.float() / (1.0 - u.float())
         signal = torch.sigmoid(config.sigmoid_delta - config.sigmoid_gamma * torch.log(odds.double()))

@@ -1,0 +1,94 @@
+"""How much each timestep counts in the loss.
+
+Shape letters: T timesteps of training.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal, get_args
+
+from pydantic import Field, model_validator
+
+from largeconcept.config import Config
+from largeconcept.diffusion.parameterization import PredictionType
+from largeconcept.errors import ConfigError, did_you_mean
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+WeightingType = Literal["none", "clamp_snr", "min_snr"]
+
+
+class WeightingConfig(Config):
+    """Loss weight of a timestep.
+
+    Attributes:
+        type: ``none``: one. ``clamp_snr``: the signal-to-noise ratio clamped to ``[min_gamma, max_gamma]``, whatever
+            the network predicts (LCM paper, table 6: clamp SNR). ``min_snr``: the weight that makes the loss *of x_0*
+            count ``min(SNR, max_gamma)`` for the network's own prediction type (Hang et al., arXiv:2303.09556,
+            section 3.4).
+        min_gamma, max_gamma: bounds of the ratio.
+        normalize: ``expected`` divides by the mean weight under the distribution of the timesteps, a constant;
+            ``batch`` makes the weights of each micro-batch sum to its number of targets, as the reference does.
+
+    Note: ``batch`` makes the loss of a concept depend on which others share its micro-batch; it is here for
+    comparison.
+    """
+
+    type: WeightingType = "none"
+    min_gamma: float = Field(default=0.0, ge=0)
+    max_gamma: float = Field(default=5.0, gt=0)
+    normalize: Literal["expected", "batch"] = "expected"
+
+    @model_validator(mode="after")
+    def _ordered(self) -> WeightingConfig:
+        if self.min_gamma >= self.max_gamma:
+            raise ValueError("min_gamma must be smaller than max_gamma")
+        return self
+
+
+def loss_weights(snr: Tensor, config: WeightingConfig, prediction_type: PredictionType) -> Tensor:
+    """Return (T,) float32 weights, not normalised, for the (T,) signal-to-noise ratios of a schedule.
+
+    Ratios of zero and infinity are allowed; the weights are finite.
+    """
+    import torch
+
+    ratio = snr.double()
+    if config.type == "none":
+        weights = torch.ones_like(ratio)
+    elif config.type == "clamp_snr":
+        weights = ratio.clamp(config.min_gamma, config.max_gamma)
+    elif config.type == "min_snr":
+        # weight of x_0's loss = clamp(SNR); |eps error|² = SNR |x_0 error|² and |v error|² = (SNR + 1) |x_0 error|².
+        clamped = ratio.clamp(config.min_gamma, config.max_gamma)
+        if prediction_type == "x_0":
+            weights = clamped
+        elif prediction_type == "v":
+            weights = clamped / (ratio + 1.0)
+        else:
+            # clamp(SNR) / SNR, written so that SNR = 0 gives its limit 1 (where min_gamma is 0).
+            floor = (config.min_gamma / ratio).clamp(max=1e6) if config.min_gamma > 0 else torch.zeros_like(ratio)
+            weights = torch.maximum((config.max_gamma / ratio).clamp(max=1.0), floor)
+    else:
+        raise ConfigError(
+            "unknown weighting",
+            where="weighting.type",
+            got=config.type,
+            hint=did_you_mean(config.type, get_args(WeightingType)),
+        )
+    return weights.to(torch.float32)
+
+
+def normalize_expected(weights: Tensor, probabilities: Tensor) -> Tensor:
+    """Scale (T,) weights so that their mean under the (T,) ``probabilities`` of the timesteps is one.
+
+    Raises:
+        ConfigError: every timestep that can be drawn has weight zero.
+    """
+    import torch
+
+    mean = (weights.double() * probabilities.double()).sum()
+    if float(mean) <= 0.0:
+        raise ConfigError("the weights of all timesteps are zero", where="weighting", hint="raise min_gamma")
+    return (weights.double() / mean).to(torch.float32)
