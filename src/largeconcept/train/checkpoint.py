@@ -1,8 +1,8 @@
 """Training checkpoints: whole or not there, on any number of processes.
 
 Format: ``step-00002000/`` holds the shards of ``torch.distributed.checkpoint`` (model, optimisers, average) and
-``state.json`` (step, concepts seen, configuration and its hash, data position, running meters). A checkpoint is written to
-``step-00002000.tmp``; when every process is done rank 0 renames it. A folder without ``.tmp`` is therefore complete.
+``state.json`` (step, concepts seen, configuration and its hash, data position, running meters). A checkpoint is written
+to ``step-00002000.tmp``; when every process is done rank 0 renames it. A folder without ``.tmp`` is complete.
 Shards carry a pickled index, so only checkpoints of one's own runs should be resumed; the format for exchange is the
 exported model.
 """
@@ -67,7 +67,7 @@ def save(
     Args:
         state: JSON data that comes back from :func:`load`; ``step`` and the format version are added.
     """
-    import torch.distributed.checkpoint as dcp
+    from torch.distributed.checkpoint.state_dict_saver import save as save_shards
 
     out = Path(out)
     final = out / f"step-{step:08d}"
@@ -77,7 +77,7 @@ def save(
         temporary.mkdir(parents=True)
     parallel.barrier()
     with _quiet():
-        dcp.save(_tensors(model, optimizers, ema), checkpoint_id=str(temporary))
+        save_shards(_tensors(model, optimizers, ema), checkpoint_id=str(temporary))
     if parallel.is_main:
         write_json(temporary / "state.json", {"format_version": FORMAT_VERSION, "step": step, **state})
         sync_folder(temporary)
@@ -118,14 +118,14 @@ def load(path: str | Path, model: nn.Module, optimizers: Optimizers, ema: EMA | 
     Raises:
         CheckpointError: a shard is missing or damaged, or the model is another one.
     """
-    import torch.distributed.checkpoint as dcp
     from torch.distributed.checkpoint.api import CheckpointException
     from torch.distributed.checkpoint.state_dict import set_optimizer_state_dict
+    from torch.distributed.checkpoint.state_dict_loader import load as load_shards
 
     target = _tensors(model, optimizers, ema)
     try:
         with _quiet():
-            dcp.load(target, checkpoint_id=str(path))
+            load_shards(target, checkpoint_id=str(path))
     except (CheckpointException, RuntimeError, OSError, ValueError, KeyError, EOFError) as error:
         raise CheckpointError(
             "cannot read the checkpoint",

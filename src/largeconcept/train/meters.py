@@ -68,7 +68,7 @@ class MetricWriter:
             except ImportError:
                 pass
             else:
-                self._board = SummaryWriter(str(Path(out) / "tensorboard"), purge_step=resume_step + 1)  # type: ignore[no-untyped-call]
+                self._board = SummaryWriter(str(Path(out) / "tensorboard"), purge_step=resume_step + 1)
                 self.has_tensorboard = True
 
     def write(self, step: int, values: Mapping[str, float | int | str]) -> None:

@@ -1,7 +1,8 @@
 """Optimisers: AdamW with decay on matrices only, and Muon for the hidden matrices with AdamW for the rest.
 
-Sources: AdamW, Loshchilov & Hutter 2019 (arXiv:1711.05101); Muon, Jordan et al. 2024 (kellerjordan.github.io/posts/muon);
-the update scale that makes Muon's steps as large as AdamW's, Liu et al. 2025 (arXiv:2502.16982, eq. 4).
+Sources: AdamW, Loshchilov & Hutter 2019 (arXiv:1711.05101); Muon, Jordan et al. 2024
+(kellerjordan.github.io/posts/muon); the update scale that makes
+Muon's steps as large as AdamW's, Liu et al. 2025 (arXiv:2502.16982, eq. 4).
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 
 from largeconcept.config import Config
 
-# Odd quintic of the Newton-Schulz iteration: steep at zero, so that five rounds lift small singular values to about one.
+# Odd quintic of the Newton-Schulz iteration: steep at zero, so five rounds lift small singular values to about one.
 _QUINTIC = (3.4445, -4.7750, 2.0315)
 # Linear maps that are not "hidden": from and to concept space, embeddings, the first layer of the timestep embedding.
 DEFAULT_MUON_EXCLUDE = (
@@ -65,12 +66,12 @@ def orthogonalize(matrices: Tensor, steps: int = 5, dtype: torch.dtype | None = 
         steps: Newton-Schulz iterations.
         dtype: type to compute in; ``None`` is bfloat16 on an accelerator and float32 on the CPU.
 
-    Note: the polynomial trades exactness for speed, as published; the signs and directions of the singular vectors are kept.
+    Note: the polynomial trades exactness for speed, as published; the singular vectors are kept.
     """
     compute = dtype or (torch.bfloat16 if matrices.is_cuda else torch.float32)
     a, b, c = _QUINTIC
-    wide = matrices.shape[-2] <= matrices.shape[-1]
-    x = (matrices if wide else matrices.mT).float()
+    wide = bool(matrices.shape[-2] <= matrices.shape[-1])
+    x: Tensor = (matrices if wide else matrices.mT).float()
     x = (x / x.norm(dim=(-2, -1), keepdim=True).clamp_min(1e-12)).to(compute)
     for _ in range(steps):
         gram = x @ x.mT
@@ -115,7 +116,7 @@ class Muon(torch.optim.Optimizer):
                     raise ValueError(f"Muon takes matrices only; got a parameter of shape {tuple(parameter.shape)}")
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Make one update; parameters without a gradient stay as they are."""
         loss = None
         if closure is not None:
@@ -142,10 +143,11 @@ class Muon(torch.optim.Optimizer):
         nesterov = torch._foreach_lerp(gradients, buffers, group["momentum"])
         updates = orthogonalize(torch.stack(list(nesterov)), group["steps"], self._dtype).unbind(0)
         rate = group["lr"]
+        weights: list[Tensor] = list(parameters)
         if group["weight_decay"]:
-            torch._foreach_mul_(parameters, 1.0 - rate * group["weight_decay"])
+            torch._foreach_mul_(weights, 1.0 - rate * group["weight_decay"])
         scale = 0.2 * max(parameters[0].shape) ** 0.5
-        torch._foreach_add_(parameters, list(updates), alpha=-rate * scale)
+        torch._foreach_add_(weights, list(updates), alpha=-rate * scale)
 
 
 class Optimizers:

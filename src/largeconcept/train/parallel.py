@@ -4,9 +4,9 @@ Strategies: ``none`` (one process) and ``ddp`` (every process holds the whole mo
 micro-batches; gradients are summed). Processes are started by ``torchrun``, which sets ``RANK``, ``WORLD_SIZE``,
 ``LOCAL_RANK``, ``MASTER_ADDR`` and ``MASTER_PORT``; the backend is NCCL on CUDA and gloo on the CPU.
 
-The model is not wrapped. :class:`GradientSum` adds the gradients of all processes bucket by bucket, while the rest of the
-backward pass still runs, so a process may have any number of micro-batches in a step, also none, and parameters may go
-without a gradient. A strategy that shards the model in place fits the same seam: it changes :meth:`Parallel.prepare`.
+The model is not wrapped. :class:`GradientSum` adds the gradients of all processes bucket by bucket while the rest of
+the backward pass still runs. So a process may have any number of micro-batches in a step, also none, and parameters may
+go without a gradient. A strategy that shards the model in place fits the same seam: it changes :meth:`Parallel.prepare`.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class Parallel:
         return self.rank == 0
 
     def prepare(self, model: nn.Module) -> GradientSum | None:
-        """Make all processes start from rank 0's weights; return what sums their gradients (``None`` for one process)."""
+        """Make all processes start from rank 0's weights; return what sums their gradients (``None`` if alone)."""
         if self.world_size == 1:
             return None
         with torch.no_grad():
@@ -179,7 +179,7 @@ class GradientSum:
         self._sent: list[tuple[Tensor, dist.Work | None]] = []
         for bucket in self._buckets:
             for parameter in bucket:
-                parameter.register_post_accumulate_grad_hook(self._on_gradient)
+                parameter.register_post_accumulate_grad_hook(self._on_gradient)  # type: ignore[no-untyped-call]
 
     def arm(self) -> None:
         """Let the buckets leave during the backward pass that comes next."""
@@ -193,7 +193,7 @@ class GradientSum:
         for bucket, (flat, work) in zip(self._buckets, self._sent, strict=True):
             if work is not None:
                 work.wait()
-            for parameter, piece in zip(bucket, flat.split([p.numel() for p in bucket]), strict=True):
+            for parameter, piece in zip(bucket, torch.split(flat, [p.numel() for p in bucket]), strict=True):
                 parameter.grad = piece.view_as(parameter)
         self._armed, self._next, self._sent, self._ready = False, 0, [], set()
 

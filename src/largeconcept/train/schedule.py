@@ -1,6 +1,6 @@
 """Learning-rate schedules as pure functions: the factor on the peak rate at an update.
 
-A schedule knows nothing of an optimiser. Update 0 is the first one; the factor of update t is what that update is made with.
+A schedule knows nothing of an optimiser. Update 0 is the first one; the factor of update t is what it is made with.
 With warm-up the first update uses ``start_ratio`` and update ``warmup_steps`` the peak.
 """
 
@@ -59,9 +59,9 @@ class LRConfig(Config):
 def lr_factor(config: LRConfig, update: int, max_steps: int) -> float:
     """Return the factor on the peak learning rate at ``update`` (counted from 0) of a run of ``max_steps``.
 
-    The cosine runs over ``max_steps - warmup + 1`` updates, so that the value at update ``max_steps`` is just above the
-    final rate; ``wsd`` with ``decay_fraction=0.5`` and an exponential decay, ``inverse_sqrt``, and ``polynomial`` with a
-    power of 200 are the schedules of the reference implementation (its ``wsd``, ``myle`` and ``polynomial``).
+    The cosine runs over ``max_steps - warmup + 1`` updates, so the value at update ``max_steps`` is just above the
+    final rate; ``wsd`` with ``decay_fraction=0.5`` and an exponential decay, ``inverse_sqrt``, and ``polynomial``
+    with a power of 200 are the reference implementation's ``wsd``, ``myle`` and ``polynomial``.
     """
     warmup = config.warmup(max_steps)
     if config.type != "constant" and update < warmup:
@@ -74,7 +74,7 @@ def lr_factor(config: LRConfig, update: int, max_steps: int) -> float:
         return _cosine(config, update - warmup, max(max_steps - warmup + 1, 1))
     if config.type == "polynomial":
         progress = min(1.0, (update - warmup) / max(max_steps - warmup, 1))
-        return config.final_ratio + (1.0 - config.final_ratio) * (1.0 - progress) ** config.power
+        return config.final_ratio + (1.0 - config.final_ratio) * math.pow(1.0 - progress, config.power)
     return _decay(config, update, warmup, max_steps)
 
 

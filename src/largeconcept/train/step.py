@@ -9,21 +9,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
+from largeconcept.diffusion.random import StepRandom
 from largeconcept.train.ema import EMA
 from largeconcept.train.optim import Optimizers
 from largeconcept.train.parallel import GradientSum, Parallel
 from largeconcept.train.precision import autocast
 from largeconcept.types import ConceptBatch, Loss
 
-if TYPE_CHECKING:
-    from largeconcept.diffusion.random import StepRandom
-
-Objective = Callable[[nn.Module, ConceptBatch, "StepRandom"], Loss]
+Objective = Callable[[nn.Module, ConceptBatch, StepRandom], Loss]
 Metrics = dict[str, tuple[Tensor, Tensor]]
 
 
@@ -99,8 +96,6 @@ class Stepper:
             factor: of the learning-rate schedule.
             stop: whether this process was asked to stop; the result tells whether any was.
         """
-        from largeconcept.diffusion.random import StepRandom
-
         self.model.train()
         device = self.parallel.device
         rng = StepRandom(seed, step)
@@ -119,8 +114,9 @@ class Stepper:
             add_metrics(metrics, loss.metrics)
         if self._gradients is not None:
             self._gradients.finish()
-        gradients = [p.grad for p in self._weights if p.grad is not None]
-        norm = torch.nn.utils.get_total_norm(gradients) if gradients else torch.zeros((), device=device)
+        # No gradient counts as zero, as it does when gradients are summed over processes.
+        gradients = [_gradient(p) for p in self._weights]
+        norm = torch.nn.utils.get_total_norm(gradients)
         # A loss that is not finite on one process must stop the update on all of them, so it travels as a flag.
         total[2] = (~torch.isfinite(total[0]) | ~torch.isfinite(norm)).double()
         total[3] = float(stop)
@@ -144,6 +140,12 @@ class Stepper:
             self.ema.update()
 
 
+def _gradient(parameter: nn.Parameter) -> Tensor:
+    if parameter.grad is None:
+        parameter.grad = torch.zeros_like(parameter)
+    return parameter.grad
+
+
 @torch.no_grad()
 def evaluate(
     model: nn.Module,
@@ -155,11 +157,9 @@ def evaluate(
 ) -> dict[str, tuple[float, float]]:
     """Return sums and counts of the loss and the objective's metrics over ``steps``, of all processes.
 
-    The random numbers depend on ``seed`` and the position in ``steps`` alone, so two calls on the same data differ by the
-    weights only.
+    The random numbers depend on ``seed`` and the position in ``steps`` alone, so two calls on the same data differ by
+    the weights only.
     """
-    from largeconcept.diffusion.random import StepRandom
-
     was_training = model.training
     model.eval()
     sums: Metrics = {}

@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import pytest
 
 from largeconcept.errors import ConfigError
@@ -13,9 +15,9 @@ def test_continuous_and_monotone_after_the_warmup(type_, shape):
     config = LRConfig(type=type_, warmup_steps=warmup, decay_shape=shape, final_ratio=0.1)
     factors = [lr_factor(config, t, steps) for t in range(steps + 50)]
     assert factors[0] == 0.0 and factors[warmup] == pytest.approx(1.0)
-    rises = [b - a for a, b in zip(factors[:warmup], factors[1 : warmup + 1])]
+    rises = [b - a for a, b in pairwise(factors[: warmup + 1])]
     assert min(rises) > 0 and max(rises) == pytest.approx(1 / warmup)
-    falls = [a - b for a, b in zip(factors[warmup:], factors[warmup + 1 :])]
+    falls = [a - b for a, b in pairwise(factors[warmup:])]
     assert min(falls) >= 0
     # 1 - sqrt starts steeply by nature: its first of 400 steps falls by 0.9/20
     assert max(falls) < (0.05 if shape == "sqrt" else 0.01)
