@@ -113,6 +113,7 @@ class PipelineRecord(Config):
     decoding: dict[str, Any] = Field(default_factory=dict)
     prompts: dict[str, PromptRecord] = Field(default_factory=dict)
     stop_text: str | None = "End of text."
+    max_length: int | None = Field(None, ge=1)
     card: ModelCard = Field(default_factory=ModelCard)
 
 
@@ -126,6 +127,7 @@ class PipelineParts:
         generation, decoding: defaults of the options for making concepts and for writing them, as plain data.
         prompts: name of a task -> sentences around its document.
         stop_text: the sentence that ends a document, encoded by the codec; ``None`` for models without one.
+        max_length: longest document in concepts that the model was trained on, if known.
         card: what is known about the model.
     """
 
@@ -138,6 +140,7 @@ class PipelineParts:
     decoding: dict[str, Any] = field(default_factory=dict)
     prompts: dict[str, PromptRecord] = field(default_factory=dict)
     stop_text: str | None = "End of text."
+    max_length: int | None = None
     card: ModelCard = field(default_factory=ModelCard)
 
 
@@ -178,6 +181,7 @@ def save_pipeline(
         decoding=parts.decoding,
         prompts=parts.prompts,
         stop_text=parts.stop_text,
+        max_length=parts.max_length,
         card=card,
     )
     with new_folder(target) as folder:
@@ -248,6 +252,7 @@ def load_pipeline(path: str | Path | None = None, *, codec: ConceptCodec | str |
         decoding=dict(record.decoding),
         prompts=dict(record.prompts),
         stop_text=record.stop_text,
+        max_length=record.max_length,
         card=record.card,
     )
     check_dims(parts, where=folder)

@@ -76,6 +76,7 @@ class ConceptPipeline:
         decoding: defaults of the decoding options.
         stop_text: the sentence that ended every training document; ``None`` for a model trained without one.
         prompts: task -> sentences around its document, for instruction-tuned models.
+        max_length: longest document in concepts that the model was trained on; longer prompts lose their beginning.
         codec_id: name by which ``load_codec`` finds the codec, noted when the pipeline is saved.
         card: what is known about the model, for the model card.
         device: of the model; ``None`` means an accelerator when there is one.
@@ -95,6 +96,7 @@ class ConceptPipeline:
         decoding: DecodingOptions | Mapping[str, Any] | None = None,
         stop_text: str | None = "End of text.",
         prompts: Mapping[str, PromptRecord] | None = None,
+        max_length: int | None = None,
         codec_id: str | None = None,
         card: ModelCard | None = None,
         device: str | torch.device | None = None,
@@ -107,6 +109,7 @@ class ConceptPipeline:
         self.decoding = as_config(DecodingOptions, decoding, "decoding")
         self.stop_text = stop_text
         self.prompts = dict(prompts or {})
+        self.max_length = max_length
         self.codec_id = codec_id
         self.card = card or ModelCard()
         self._stop: Tensor | None = None
@@ -145,6 +148,7 @@ class ConceptPipeline:
             decoding=parts.decoding,
             stop_text=parts.stop_text,
             prompts=parts.prompts,
+            max_length=parts.max_length,
             codec_id=parts.codec_id,
             card=parts.card,
             device=device,
@@ -172,6 +176,7 @@ class ConceptPipeline:
             decoding=self.decoding.to_dict(),
             prompts=self.prompts,
             stop_text=self.stop_text,
+            max_length=self.max_length,
             card=self.card,
         )
 
@@ -459,17 +464,20 @@ class ConceptPipeline:
         return DecodingOptions.from_dict({**self.decoding.to_dict(), **given})
 
     def _room(self, max_concepts: int, affixes: int) -> int:
-        """How many sentences of a prompt fit beside the new concepts and the prompt's affixes."""
+        """How many sentences of a prompt are read, beside the new concepts and the prompt's affixes."""
+        room = 2**62
+        if self.max_length is not None:
+            # Beyond what it was trained on a model without a table of positions still works, if badly.
+            room = max(self.max_length - max_concepts - affixes, self.max_length // 2, 1)
         limit = max_positions(self.model)
-        if limit is None:
-            return 2**62
-        room = limit - max_concepts - affixes
+        if limit is not None:
+            room = min(room, limit - max_concepts - affixes)
         if room < 1:
             raise ConfigError(
                 "leaves no room for the prompt",
                 where="max_concepts",
                 got=max_concepts,
-                expected=f"at most {limit - affixes - 1}, as the model has {limit} positions",
+                expected=f"at most {(limit or 0) - affixes - 1}, as the model has {limit} positions",
             )
         return room
 
@@ -478,8 +486,11 @@ class ConceptPipeline:
 
 
 def max_positions(model: nn.Module) -> int | None:
-    """Return the longest sequence of concepts that the model's configuration allows, or ``None`` for any."""
-    value = getattr(getattr(model, "config", None), "max_length", None)
+    """Return the size of the model's table of learned positions, or ``None`` when it has none and knows no limit."""
+    config = getattr(model, "config", None)
+    if getattr(config, "positions", None) != "learned":
+        return None
+    value = getattr(config, "max_positions", None)
     return value if isinstance(value, int) else None
 
 

@@ -121,7 +121,8 @@ def split(document: Document, segmenter: Segmenter, input_lang: str | None, wher
     end, paragraph = 0, 0
     for span in segmenter.segment(text, input_language(input_lang, document)):
         broken = bool(pieces) and span.paragraph != paragraph
-        pieces.append((span.of(text), text[end : span.start] if broken else None))
+        # A sentence of a wrapped text is encoded as datasets are built: every run of white space is one space.
+        pieces.append((" ".join(span.of(text).split()), text[end : span.start] if broken else None))
         end, paragraph = span.end, span.paragraph
     if not pieces:
         what = "only white space" if text else "nothing"

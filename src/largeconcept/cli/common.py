@@ -1,0 +1,191 @@
+"""What the verbs share: reading texts, printing results, progress on a terminal and log lines elsewhere."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from largeconcept.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from largeconcept.types import Document
+
+Inputs = Annotated[
+    list[str] | None, typer.Argument(metavar="[FILE]...", help="Text files, or - for standard input (the default).")
+]
+Texts = Annotated[list[str] | None, typer.Option("--text", "-t", help="A text itself; may be repeated.")]
+InputLang = Annotated[str | None, typer.Option("--input-lang", help="Language of the input, as eng_Latn or en.")]
+Json = Annotated[bool, typer.Option("--json", help="Print data as JSON lines.")]
+PipelinePath = Annotated[
+    str | None,
+    typer.Option("--pipeline", "-p", help="A saved pipeline: folder or hub id. Default: the one that ships."),
+]
+Codec = Annotated[str, typer.Option("--codec", "-c", help="A codec: starter, or the folder of a saved one.")]
+Device = Annotated[str | None, typer.Option("--device", help="cpu, cuda, … Default: an accelerator if there is one.")]
+Beams = Annotated[int, typer.Option("--beams", min=1, help="Width of the beam when writing sentences; 1 is greedy.")]
+
+
+def echo(text: str) -> None:
+    """Print a line of output."""
+    typer.echo(text)
+
+
+def log(text: str) -> None:
+    """Print a line about the work on standard error."""
+    typer.echo(text, err=True)
+
+
+def echo_json(value: Any) -> None:
+    """Print ``value`` as one line of JSON."""
+    typer.echo(json.dumps(value, ensure_ascii=False))
+
+
+def read_bytes(name: str) -> bytes:
+    """Read a file, or standard input for ``-``.
+
+    Raises:
+        DataError: missing, a folder, or not readable.
+    """
+    if name == "-":
+        buffer: IO[bytes] | None = getattr(sys.stdin, "buffer", None)
+        return buffer.read() if buffer is not None else sys.stdin.read().encode()
+    path = Path(name)
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise DataError("file not found", where=name, hint="to give the text itself, use --text") from None
+    except OSError as error:
+        raise DataError("cannot be read", where=name, got=error.strerror or error) from None
+
+
+def read_text(name: str) -> str:
+    """Read UTF-8 text from a file or standard input.
+
+    Raises:
+        DataError: missing, or not UTF-8; names the byte.
+    """
+    data = read_bytes(name)
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"not UTF-8 text: byte {error.start} is 0x{data[error.start]:02x}",
+            where="standard input" if name == "-" else name,
+            hint="convert it, for example with iconv",
+        ) from None
+
+
+def read_inputs(inputs: Sequence[str] | None, texts: Sequence[str] | None, lang: str | None) -> list[Document]:
+    """Return what the user named: texts given as such, files of one text, or .jsonl files of many.
+
+    Raises:
+        DataError: no input at all, or one that cannot be read.
+    """
+    from largeconcept.types import Document
+
+    documents = [Document(id=f"text-{i}", text=text, lang=lang) for i, text in enumerate(texts or ())]
+    names = list(inputs or ())
+    if not names and not documents:
+        if sys.stdin.isatty():
+            raise DataError("nothing to read", expected="a file, - for standard input, or --text TEXT")
+        names = ["-"]
+    for name in names:
+        suffixes = Path(name).suffixes
+        if name != "-" and {".jsonl", ".gz", ".xz"} & set(suffixes):
+            from largeconcept.data.documents import read_documents
+
+            read_bytes(name) if not Path(name).is_file() else None
+            documents += read_documents([name], lang=lang)
+        else:
+            documents.append(Document(id="stdin" if name == "-" else name, text=read_text(name), lang=lang))
+    return documents
+
+
+def key_values(pairs: Sequence[str] | None) -> dict[str, Any]:
+    """Return ``key=value`` options as data; values are read as YAML.
+
+    Raises:
+        ConfigError: no ``=``.
+    """
+    from largeconcept.config import parse_yaml
+
+    result = {}
+    for pair in pairs or ():
+        key, separator, value = pair.partition("=")
+        if not separator or not key.strip():
+            raise ConfigError("not an option", got=pair, expected="key=value")
+        result[key.strip()] = parse_yaml(value, key)
+    return result
+
+
+class Progress:
+    """Progress of one piece of work: a bar on a terminal, a line every few seconds otherwise.
+
+    Args:
+        what: a few words.
+        total: number of units, if known.
+        unit: their name.
+        every: seconds between log lines.
+    """
+
+    def __init__(self, what: str, total: int | None = None, unit: str = "", every: float = 10.0) -> None:
+        self.what, self.total, self.unit, self.every = what, total, unit, every
+        self._start = self._last = time.monotonic()
+        self._bar: Any = None
+        self._task: Any = None
+
+    def __enter__(self) -> Progress:
+        if sys.stderr.isatty():
+            from rich import progress
+            from rich.console import Console
+
+            self._bar = progress.Progress(
+                progress.TextColumn("{task.description}"),
+                progress.BarColumn(),
+                progress.MofNCompleteColumn(),
+                progress.TextColumn("{task.fields[note]}"),
+                progress.TimeElapsedColumn(),
+                progress.TimeRemainingColumn(),
+                console=Console(stderr=True),
+            )
+            self._bar.start()
+            self._task = self._bar.add_task(self.what, total=self.total, note="")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def update(self, done: int, total: int | None = None, unit: str | None = None, note: str = "") -> None:
+        """Report that ``done`` units are finished; another unit than before begins another phase."""
+        now = time.monotonic()
+        if unit is not None and unit != self.unit:
+            if self.unit:
+                self._start = self._last = now
+                if self._bar is not None:
+                    self._bar.reset(self._task)
+            self.unit = unit
+        self.total = self.total if total is None else total
+        rate = done / max(now - self._start, 1e-9)
+        if self._bar is not None:
+            note = "  ".join(part for part in (f"{self.unit} {rate:,.0f}/s", note) if part)
+            self._bar.update(self._task, completed=done, total=self.total, note=note)
+        elif now - self._last >= self.every:
+            self._last = now
+            of = f" of {self.total:,}" if self.total else ""
+            left = f", {max(self.total - done, 0) / rate:,.0f} s left" if self.total and rate > 0 else ""
+            log(f"{self.what}: {done:,}{of} {self.unit}, {rate:,.0f}/s{left}{'  ' + note if note else ''}")
+
+
+@contextlib.contextmanager
+def progress(what: str, total: int | None = None, unit: str = "") -> Iterator[Callable[..., None]]:
+    """Yield ``update(done, total=None, unit=None, note="")`` for a piece of work."""
+    with Progress(what, total, unit) as bar:
+        yield bar.update
