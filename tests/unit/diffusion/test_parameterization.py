@@ -33,7 +33,7 @@ def test_the_target_gives_back_data_and_noise(noised, kind):
     assert torch.allclose(to_v(perfect, x_t, alpha, sigma, kind), alpha * eps - sigma * x_0, atol=1e-9)
 
 
-@pytest.mark.parametrize(("first", "second"), itertools.permutations(KINDS, 2))
+@pytest.mark.parametrize(("first", "second"), list(itertools.permutations(KINDS, 2)))
 def test_any_prediction_survives_a_round_trip(noised, first, second):
     _, _, alpha, sigma, x_t = noised
     prediction = torch.randn(98, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
