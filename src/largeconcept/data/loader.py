@@ -1,0 +1,326 @@
+"""Concept datasets to batches: mixture, wrapping, bounded shuffle, length-homogeneous batches, exact resume.
+
+The stream is made of *pools*. A pool draws sequences from the sources until it holds ``shuffle_window`` concepts,
+shuffles them, sorts them by length, cuts them into micro-batches of at most ``batch_concepts`` padded concepts, and
+shuffles the order of these. A pool is a function of the configuration, its number, and the place in each source where
+it begins. So the position of a run is small: where the current pool began, and how many of its micro-batches were used.
+To resume, the pool is drawn again.
+
+Nothing here depends on the number of processes: an optimiser step is the next ``micro_batches`` micro-batches of the
+one stream, and process r of W takes number r, r + W, … of them. Every process reads the vectors of the whole stream.
+
+Shape letters: B batch, S concepts, C concept dimension.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+from pydantic import Field, field_validator, model_validator
+
+from largeconcept.config import Config
+from largeconcept.data.affixes import END_OF_TEXT, MODEL_PROMPT
+from largeconcept.data.reader import ConceptDataset, check_space
+from largeconcept.data.sequences import ConceptSequence, Omissions, SequenceOptions, SourceStream
+from largeconcept.errors import CheckpointError, ConfigError, DataError
+from largeconcept.types import ConceptBatch
+
+if TYPE_CHECKING:
+    from largeconcept.data.schema import DatasetMetadata
+
+STATE_VERSION = 1
+
+
+class SourceConfig(Config):
+    """One dataset of a mixture.
+
+    Attributes:
+        path: the dataset folder.
+        split: name of the split.
+        weight: share of the concepts of the mixture, relative to the other weights.
+    """
+
+    path: str
+    split: str = "train"
+    weight: float = Field(default=1.0, gt=0, allow_inf_nan=False)
+
+
+class LoaderConfig(Config):
+    """How datasets become batches.
+
+    Attributes:
+        sources: the datasets; a plain string is a path.
+        batch_concepts: padded concepts of a micro-batch, at most.
+        micro_batches: micro-batches of an optimiser step, over all processes together.
+        max_length: concepts of a sequence; longer documents are cut into windows that follow each other.
+        min_length: shorter sequences are left out.
+        shuffle_window: concepts among which is shuffled (at least four micro-batches); they are held in memory.
+        append_end: close each document or target with the concept of ``end_text``.
+        end_text, prompt_text: affixes of the dataset; the prompt stands between source and target.
+        targets: make source/target pairs; ``None``: if the datasets have targets.
+        seed: of the order.
+    """
+
+    sources: list[SourceConfig] = Field(min_length=1)
+    batch_concepts: int = Field(default=4096, ge=1)
+    micro_batches: int = Field(default=1, ge=1)
+    max_length: int = Field(default=128, ge=2)
+    min_length: int = Field(default=2, ge=1)
+    shuffle_window: int = Field(default=131072, ge=1)
+    append_end: bool = True
+    end_text: str = END_OF_TEXT
+    prompt_text: str | None = MODEL_PROMPT
+    targets: bool | None = None
+    seed: int = Field(default=0, ge=0)
+
+    @field_validator("sources", mode="before")
+    @classmethod
+    def _plain_paths(cls, value: Any) -> Any:
+        items = [value] if isinstance(value, str | dict) else value
+        if isinstance(items, list):
+            return [{"path": item} if isinstance(item, str) else item for item in items]
+        return items
+
+    @model_validator(mode="after")
+    def _lengths_fit(self) -> Self:
+        if self.batch_concepts < self.max_length:
+            raise ValueError(f"batch_concepts ({self.batch_concepts}) is less than max_length ({self.max_length})")
+        if self.max_length < 2 * self.min_length:
+            raise ValueError(f"max_length ({self.max_length}) is less than twice min_length ({self.min_length})")
+        return self
+
+
+class ConceptLoader:
+    """Endless batches for training (:meth:`next_step`), and one pass in order for validation (:meth:`epoch`).
+
+    Args:
+        config: what to load.
+        rank, world_size: which micro-batches are this process's own; the stream itself does not depend on them.
+        fingerprint, dim: refuse datasets of another concept space.
+
+    Raises:
+        ConfigError: the micro-batches of a step cannot be shared out evenly; a rank out of range.
+        DataError: a dataset is missing, damaged or of another concept space, or lacks targets or affixes.
+    """
+
+    def __init__(
+        self,
+        config: LoaderConfig,
+        rank: int = 0,
+        world_size: int = 1,
+        *,
+        fingerprint: str | None = None,
+        dim: int | None = None,
+    ) -> None:
+        if not 0 <= rank < world_size:
+            raise ConfigError("rank out of range", where="rank", got=rank, expected=f"0 to {world_size - 1}")
+        if config.micro_batches % world_size:
+            raise ConfigError(
+                "the micro-batches of a step cannot be shared out evenly",
+                where="micro_batches",
+                got=f"{config.micro_batches} for {world_size} processes",
+                expected=f"a multiple of {world_size}",
+            )
+        self.config, self.rank, self.world_size = config, rank, world_size
+        self.datasets = [ConceptDataset(s.path, s.split, fingerprint=fingerprint, dim=dim) for s in config.sources]
+        self.metadata: DatasetMetadata = self.datasets[0].metadata
+        for dataset in self.datasets[1:]:
+            check_space(dataset.metadata, dataset.folder, self.metadata.codec_fingerprint, self.metadata.dim)
+        self.omissions = Omissions()
+        self._options = self._sequence_options()
+        self._streams = self._open(config.seed)
+        self._drawn = [0] * len(self._streams)
+        self._step = self._pool = self._used = 0
+        self._start = self._position()
+        self._batches: list[list[ConceptSequence]] | None = None
+
+    @property
+    def dim(self) -> int:
+        """C, the number of channels of a concept."""
+        return self.metadata.dim
+
+    @property
+    def step(self) -> int:
+        """Optimiser steps delivered so far, those before a resume included."""
+        return self._step
+
+    @property
+    def supervised(self) -> bool:
+        """Whether batches have ``source_lengths``."""
+        return self._options.pairs
+
+    def next_step(self) -> list[ConceptBatch]:
+        """Return this process's micro-batches of the next optimiser step.
+
+        Raises:
+            DataError: a dataset is damaged or gives no sequence.
+        """
+        result = []
+        for number in range(self.config.micro_batches):
+            sequences = self._next_micro_batch()
+            if number % self.world_size == self.rank:
+                result.append(self._collate(sequences))
+        self._step += 1
+        return result
+
+    def epoch(self) -> Iterator[ConceptBatch]:
+        """Yield every sequence once, source after source in order, without shuffling; the position is left alone.
+
+        Neighbours (``shuffle_window`` concepts) are sorted by length. Process r of W takes batch r, r + W, …, so the
+        numbers of batches may differ by one.
+        """
+        batches = (batch for stream in self._open(None) for batch in self._in_order(stream))
+        for number, batch in enumerate(batches):
+            if number % self.world_size == self.rank:
+                yield self._collate(batch)
+
+    def _in_order(self, stream: SourceStream) -> Iterator[list[ConceptSequence]]:
+        pool: list[ConceptSequence] = []
+        concepts = 0
+        for sequence in stream.once():
+            pool.append(sequence)
+            concepts += sequence.length
+            if concepts >= self._window():
+                yield from self._cut(sorted(pool, key=lambda s: s.length))
+                pool, concepts = [], 0
+        yield from self._cut(sorted(pool, key=lambda s: s.length))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the position as plain data for JSON; it is the same on every process."""
+        return {
+            "version": STATE_VERSION,
+            "config": self._config_key(),
+            "data": [[len(dataset), dataset.num_concepts] for dataset in self.datasets],
+            "step": self._step,
+            "pool": self._pool,
+            "used": self._used,
+            "sources": [dict(source) for source in self._start],
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue exactly after the step at which :meth:`state_dict` was called, with any number of processes.
+
+        Raises:
+            CheckpointError: the position is damaged, or was taken with other settings or other data.
+        """
+        where = "data position"
+        if not isinstance(state, Mapping) or state.get("version") != STATE_VERSION:
+            raise CheckpointError("not a data position of this version", where=where, expected=STATE_VERSION)
+        if state.get("config") != self._config_key():
+            hint = "resume with the same data settings, or start a new run from the weights"
+            raise CheckpointError("the data settings have changed since the position was taken", where=where, hint=hint)
+        data = [[len(dataset), dataset.num_concepts] for dataset in self.datasets]
+        if state.get("data") != data:
+            problem = "the datasets have changed since the position was taken (documents, concepts)"
+            raise CheckpointError(problem, where=where, expected=state.get("data"), got=data)
+        numbers = [state.get(name) for name in ("step", "pool", "used")]
+        sources = state.get("sources")
+        if not all(type(n) is int and n >= 0 for n in numbers) or not isinstance(sources, list):
+            raise CheckpointError("the data position is damaged", where=where, got=dict(state))
+        whole = all(isinstance(source, dict) and type(source.get("drawn")) is int for source in sources)
+        if len(sources) != len(self._streams) or not whole:
+            raise CheckpointError("the data position is damaged", where=where, got=sources)
+        for stream, source in zip(self._streams, sources):
+            stream.load(source)
+        self._drawn = [source["drawn"] for source in sources]
+        self._start = self._position()
+        self._step, self._pool, self._used = state["step"], state["pool"], state["used"]
+        self._batches = None
+
+    def _sequence_options(self) -> SequenceOptions:
+        config = self.config
+        have = [dataset.supervised for dataset in self.datasets]
+        pairs = any(have) if config.targets is None else config.targets
+        if pairs and not all(have):
+            lacking = self.datasets[have.index(False)].folder
+            hint = "build it with target=summary, or set targets=false to train on the sources alone"
+            raise DataError("the dataset has no targets", where=lacking, hint=hint)
+        dataset = self.datasets[0]  # all are of one concept space
+        end = dataset.affixes[config.end_text].numpy()[None] if config.append_end else None
+        prompt = dataset.affixes[config.prompt_text].numpy()[None] if pairs and config.prompt_text else None
+        return SequenceOptions(config.max_length, config.min_length, end, prompt, pairs)
+
+    def _open(self, seed: int | None) -> list[SourceStream]:
+        return [SourceStream(d, i, self._options, seed, self.omissions) for i, d in enumerate(self.datasets)]
+
+    def _position(self) -> list[dict[str, int]]:
+        return [{**stream.state(), "drawn": drawn} for stream, drawn in zip(self._streams, self._drawn)]
+
+    def _config_key(self) -> str:
+        data = self.config.to_dict()
+        data["sources"] = [[source.split, source.weight] for source in self.config.sources]  # a dataset may be moved
+        return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:16]
+
+    def _next_micro_batch(self) -> list[ConceptSequence]:
+        while True:
+            if self._batches is None:
+                self._batches = self._draw_pool()
+                if self._used > len(self._batches):
+                    raise CheckpointError("the data position is damaged", where="data position: used", got=self._used)
+            if self._used < len(self._batches):
+                self._used += 1
+                return self._batches[self._used - 1]
+            self._batches = None
+            self._pool, self._used, self._start = self._pool + 1, 0, self._position()
+
+    def _window(self) -> int:
+        return max(self.config.shuffle_window, 4 * self.config.batch_concepts)
+
+    def _draw_pool(self) -> list[list[ConceptSequence]]:
+        """Draw one pool.
+
+        A pool ends when it holds ``shuffle_window`` concepts, or as soon as every source has ended an epoch in it: a
+        small dataset must not meet itself in a batch.
+        """
+        window = self._window()
+        weights = [source.weight for source in self.config.sources]
+        ended = [False] * len(weights)
+        pool: list[ConceptSequence] = []
+        concepts = 0
+        while concepts < window and not all(ended):
+            # The source that is farthest behind its share: exact proportions, nothing to draw by lot.
+            number = min(range(len(weights)), key=lambda i: (self._drawn[i] / weights[i], i))
+            stream = self._streams[number]
+            epoch = stream.epoch
+            sequence = stream.next()
+            ended[number] |= stream.epoch > epoch
+            pool.append(sequence)
+            self._drawn[number] += sequence.length
+            concepts += sequence.length
+        generator = np.random.Generator(np.random.PCG64([self.config.seed, 2, self._pool]))
+        shuffled = [pool[i] for i in generator.permutation(len(pool)).tolist()]
+        batches = self._cut(sorted(shuffled, key=lambda sequence: sequence.length))
+        return [batches[i] for i in generator.permutation(len(batches)).tolist()]
+
+    def _cut(self, sequences: Sequence[ConceptSequence]) -> list[list[ConceptSequence]]:
+        """Cut sequences, sorted by length, into batches within the budget."""
+        batches: list[list[ConceptSequence]] = []
+        current: list[ConceptSequence] = []
+        for sequence in sequences:
+            if current and sequence.length * (len(current) + 1) > self.config.batch_concepts:
+                batches.append(current)
+                current = []
+            current.append(sequence)
+        return [*batches, current] if current else batches
+
+    def _collate(self, sequences: Sequence[ConceptSequence]) -> ConceptBatch:
+        import torch
+
+        lengths = [sequence.length for sequence in sequences]
+        concepts = np.zeros((len(sequences), max(lengths), self.dim), dtype=np.float32)
+        for row, sequence in zip(concepts, sequences):
+            start = 0
+            for piece in sequence.pieces:
+                row[start : start + len(piece)] = piece
+                start += len(piece)
+        sources = [sequence.source_length for sequence in sequences]
+        return ConceptBatch(
+            concepts=torch.from_numpy(concepts),
+            lengths=torch.tensor(lengths, dtype=torch.int64),
+            sample_ids=torch.tensor([sequence.sample_id for sequence in sequences], dtype=torch.int64),
+            source_lengths=torch.tensor(sources, dtype=torch.int64) if self._options.pairs else None,
+        )
