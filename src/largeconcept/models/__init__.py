@@ -1,1 +1,56 @@
-"""See docs."""
+"""Models of concepts: each predicts the next concept vectors of a document, in normalised space.
+
+A family is one file, found through :data:`MODELS`; nothing registers itself by being imported. Names are loaded when
+first used, so importing this package does not load torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+MODELS: dict[str, str] = {
+    "mse": "largeconcept.models.mse:MSEConceptModel",
+    "two_tower": "largeconcept.models.two_tower:TwoTowerConceptModel",
+}
+
+_LAZY = {
+    "ModelConfig": "largeconcept.models.registry",
+    "build_model": "largeconcept.models.registry",
+    "load_model": "largeconcept.models.registry",
+    "model_config": "largeconcept.models.registry",
+    "save_model": "largeconcept.models.registry",
+    "MSEConceptModel": "largeconcept.models.mse",
+    "MSEConfig": "largeconcept.models.mse",
+    "TwoTowerConceptModel": "largeconcept.models.two_tower",
+    "TwoTowerConfig": "largeconcept.models.two_tower",
+}
+__all__ = [
+    "MODELS",
+    "MSEConceptModel",
+    "MSEConfig",
+    "ModelConfig",
+    "TwoTowerConceptModel",
+    "TwoTowerConfig",
+    "build_model",
+    "load_model",
+    "model_config",
+    "save_model",
+]
+
+if TYPE_CHECKING:
+    from largeconcept.models.mse import MSEConceptModel, MSEConfig
+    from largeconcept.models.registry import ModelConfig, build_model, load_model, model_config, save_model
+    from largeconcept.models.two_tower import TwoTowerConceptModel, TwoTowerConfig
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module 'largeconcept.models' has no attribute {name!r}")
+    value = getattr(import_module(_LAZY[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

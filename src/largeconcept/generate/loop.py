@@ -1,0 +1,210 @@
+"""The autoregressive loop over concepts, batched over prompts of different lengths.
+
+Every prompt is read to its own length, given concepts are never predicted, a row that is finished leaves the batch,
+and nothing waits for the device but one comparison for each new concept. A document's result depends on its prompt,
+the seed and its sample id; not on what else is in the batch.
+
+Shape letters: B batch, S concepts, C concept dimension.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+
+from largeconcept.errors import DataError
+from largeconcept.generate.options import GenerationOptions
+from largeconcept.generate.predictors import Noise, SeededNoise, make_predictor
+from largeconcept.generate.stopping import StopReason, StopTest
+from largeconcept.models.checks import as_lengths, check_concepts, check_finite
+from largeconcept.nn.masks import lengths_mask
+
+if TYPE_CHECKING:
+    from largeconcept.codec.normalizer import ConceptNormalizer
+
+
+@dataclass(frozen=True, slots=True)
+class GeneratedConcepts:
+    """The continuation of one prompt.
+
+    Attributes:
+        concepts: (n, C) float32, the new concepts without the prompt, in the codec's space.
+        stop_reason: ``stop_concept``, ``repetition`` or ``length``.
+    """
+
+    concepts: Tensor
+    stop_reason: StopReason
+
+
+@torch.no_grad()
+def generate_concepts(
+    model: nn.Module,
+    prompts: Sequence[Tensor],
+    normalizer: ConceptNormalizer,
+    options: GenerationOptions | None = None,
+    *,
+    stop_vector: Tensor | None = None,
+    sample_ids: Sequence[int] | None = None,
+    noise: Noise | None = None,
+    on_concept: Callable[[int, Tensor], None] | None = None,
+) -> list[GeneratedConcepts]:
+    """Continue each prompt by up to ``options.max_concepts`` concepts.
+
+    Args:
+        model: a model of any family, on the device where the work is to be done; its mode is left as it was.
+        prompts: (S_i, C) each, in the codec's space, of any lengths. An empty one (0, C) begins a text, where the
+            family can.
+        normalizer: the normaliser that the model was trained with.
+        options: see :class:`GenerationOptions`.
+        stop_vector: (C,) concept of the stop sentence in the codec's space.
+        sample_ids: one for each prompt; give different ids to draw several samples of one prompt. All 0 by default,
+            so that a prompt's result does not depend on its place in the batch.
+        noise: replaces the seeded noise; see :data:`~largeconcept.generate.predictors.Noise`.
+        on_concept: called with (prompt index, (C,) concept) as soon as a concept is kept.
+
+    Returns:
+        One result for each prompt, in order.
+
+    Raises:
+        DataError: a prompt of a wrong shape, one with NaN or infinity, one that is empty for a family that cannot
+            begin a text, or one that leaves no room in a learned table of positions.
+        ConfigError: sampler settings that do not fit the model's noise schedule.
+    """
+    options = options if options is not None else GenerationOptions()
+    if not prompts:
+        return []
+    parameter = next(model.parameters())
+    dim = _concept_dim(model)
+    given = [_prompt(prompt, dim, f"prompt {i}", parameter.device) for i, prompt in enumerate(prompts)]
+    lengths = [prompt.shape[0] for prompt in given]
+    room = max(lengths) + options.max_concepts
+    _check_room(model, room, options.max_concepts)
+    stop = StopTest(options, None if stop_vector is None else stop_vector.to(parameter.device), dim)
+    if noise is None:
+        noise = SeededNoise(options.seed, _ids(sample_ids, len(given)), dim, parameter.device)
+    predictor = make_predictor(model, options, noise, len(given) * options.max_concepts)
+
+    kept: list[list[Tensor]] = [[] for _ in given]
+    reasons: list[StopReason] = ["length"] * len(given)
+    rows = list(range(len(given)))
+    previous = torch.stack([p[-1] if len(p) else p.new_zeros(dim) for p in given])
+    with _evaluating(model):
+        cache = predictor.start(normalizer.normalize(pad_sequence(given, batch_first=True)), lengths, room)
+        for count in range(1, options.max_concepts + 1):
+            new = normalizer.denormalize(predictor.predict(cache, rows)).float()
+            going: list[int] = []
+            for place, reason in enumerate(stop(new, previous, count)):
+                row = rows[place]
+                if reason is None or reason == "length" or options.keep_last:
+                    kept[row].append(new[place])
+                    if on_concept is not None:
+                        on_concept(row, new[place])
+                if reason is None:
+                    going.append(place)
+                else:
+                    reasons[row] = reason
+            if not going:
+                break
+            if len(going) < len(rows):
+                cache.select(going)
+                new, rows = new[going], [rows[place] for place in going]
+            predictor.extend(cache, normalizer.normalize(new))
+            previous = new
+    empty = previous.new_zeros(0, dim)
+    return [
+        GeneratedConcepts(torch.stack(one) if one else empty, reason) for one, reason in zip(kept, reasons, strict=True)
+    ]
+
+
+@torch.no_grad()
+def predict_teacher_forced(
+    model: nn.Module,
+    x: Tensor,
+    lengths: Tensor | Sequence[int] | None = None,
+    options: GenerationOptions | None = None,
+    *,
+    sample_ids: Sequence[int] | None = None,
+    noise: Noise | None = None,
+) -> Tensor:
+    """Predict every concept of each document from the given ones before it, all positions at once.
+
+    Entry i equals what :func:`generate_concepts` predicts first for the prompt ``x[:i]``, up to rounding.
+
+    Args:
+        model: a model of any family; its mode is left as it was.
+        x: (B, S, C) *normalised* concepts, padded on the right.
+        lengths: (B,) number of real concepts.
+        options: sampler settings and seed.
+        sample_ids: one for each row, all 0 by default. Give each document its own, so that errors of different
+            documents are independent.
+        noise: replaces the seeded noise.
+
+    Returns:
+        (B, S, C) float32, normalised; zeros at padding, and at position 0 for a family that cannot begin a text.
+
+    Raises:
+        DataError: a wrong shape, or NaN or infinity.
+        ConfigError: sampler settings that do not fit the model's noise schedule.
+    """
+    options = options if options is not None else GenerationOptions()
+    dim = _concept_dim(model)
+    check_concepts(x, dim, "x")
+    check_finite(x, "x")
+    device = next(model.parameters()).device
+    sizes = torch.tensor(as_lengths(lengths, x.shape[0], x.shape[1]), device=device)
+    if noise is None:
+        noise = SeededNoise(options.seed, _ids(sample_ids, x.shape[0]), dim, device)
+    predictor = make_predictor(model, options, noise, x.shape[0] * x.shape[1])
+    with _evaluating(model):
+        predicted = predictor.teacher_forced(x.to(device))
+    return predicted.float() * lengths_mask(sizes, x.shape[1]).unsqueeze(-1)
+
+
+def _concept_dim(model: nn.Module) -> int:
+    dim: int = model.config.concept_dim  # type: ignore[union-attr, assignment]
+    return dim
+
+
+def _prompt(prompt: Tensor, dim: int, where: str, device: torch.device) -> Tensor:
+    if prompt.ndim != 2 or prompt.shape[1] != dim:
+        raise DataError("wrong shape", where=where, expected=f"(S, {dim})", got=tuple(prompt.shape))
+    check_finite(prompt, where)
+    return prompt.to(device=device, dtype=torch.float32)
+
+
+def _ids(sample_ids: Sequence[int] | None, batch: int) -> Sequence[int]:
+    if sample_ids is None:
+        return [0] * batch
+    if len(sample_ids) != batch:
+        raise DataError("wrong number of sample ids", where="sample_ids", expected=batch, got=len(sample_ids))
+    return sample_ids
+
+
+def _check_room(model: nn.Module, room: int, max_concepts: int) -> None:
+    """Complain before any work is done; the last generated concept is never read, so it needs no position."""
+    config = model.config
+    limit: int | None = config.max_positions if config.positions == "learned" else None  # type: ignore[union-attr, assignment]
+    if limit is not None and room - 1 > limit:
+        raise DataError(
+            "the prompt and the concepts to come are longer than the model's learned positions",
+            expected=f"at most {limit} concepts",
+            got=f"{room - max_concepts} of the prompt and {max_concepts} to come",
+            hint="shorten the prompt or lower max_concepts",
+        )
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    """Switch dropout off for a while."""
+    training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)

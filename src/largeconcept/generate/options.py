@@ -1,0 +1,45 @@
+"""Settings of generation, the same for every family of models; each family uses those that concern it."""
+
+from __future__ import annotations
+
+from pydantic import Field, model_validator
+
+from largeconcept.diffusion.samplers import DDIMOptions
+
+
+class GenerationOptions(DDIMOptions):
+    """How concepts are generated; to the sampler's settings it adds when to stop and where randomness comes from.
+
+    The defaults of guidance, steps and noise scale are those the LCM paper recommends (arXiv:2412.08821, §2.4.1).
+
+    Attributes:
+        max_concepts: most concepts to generate.
+        min_concepts: no early stop before this many were generated, the one that would stop included. Note: the
+            reference's ``min_gen_len`` starts testing one concept later; ``min_concepts = min_gen_len + 1`` is the
+            same.
+        stop_threshold: cosine similarity to the stop concept from which generation ends, or ``None``.
+        repetition_threshold: cosine similarity to the concept before it from which generation ends, or ``None``.
+        keep_last: whether the concept that ended generation (stop concept or repetition) stays in the result.
+        seed: of all noise; the same seed, prompt and sample id give the same result in any batch.
+        temperature: standard deviation, in normalised space, of noise added to each prediction of a model that
+            regresses.
+        initial_noise_scale: factor on the initial noise of a diffusion model.
+    """
+
+    num_inference_steps: int = Field(default=40, ge=1)
+    guidance_scale: float = 3.0
+    guidance_rescale: float = Field(default=0.7, ge=0, le=1)
+    initial_noise_scale: float = Field(default=0.6, ge=0)
+    max_concepts: int = Field(default=16, ge=1)
+    min_concepts: int = Field(default=1, ge=1)
+    stop_threshold: float | None = Field(default=0.9, ge=-1, le=1)
+    repetition_threshold: float | None = Field(default=None, ge=-1, le=1)
+    keep_last: bool = False
+    seed: int = 0
+    temperature: float = Field(default=0.0, ge=0)
+
+    @model_validator(mode="after")
+    def _check_counts(self) -> GenerationOptions:
+        if self.min_concepts > self.max_concepts:
+            raise ValueError(f"min_concepts {self.min_concepts} is more than max_concepts {self.max_concepts}")
+        return self

@@ -1,0 +1,92 @@
+"""Building, saving and loading a model of any family by the ``type`` of its configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+from pydantic import Field
+from torch import nn
+
+from largeconcept.config import Config
+from largeconcept.errors import CheckpointError, ConfigError, did_you_mean
+from largeconcept.io import load_strict, read_json, read_safetensors, require_folder, write_json, write_safetensors
+from largeconcept.models import MODELS
+from largeconcept.models.mse import MSEConceptModel, MSEConfig
+from largeconcept.models.two_tower import TwoTowerConceptModel, TwoTowerConfig
+
+ModelConfig = Annotated[MSEConfig | TwoTowerConfig, Field(discriminator="type")]
+"""The configuration of any model; its ``type`` says which family."""
+
+CONFIG_FILE = "config.json"
+WEIGHTS_FILE = "model.safetensors"
+
+
+def _model_class(family: object) -> type[MSEConceptModel] | type[TwoTowerConceptModel]:
+    if not isinstance(family, str) or family not in MODELS:
+        raise ConfigError("unknown model type", where="type", got=family, hint=did_you_mean(str(family), MODELS))
+    module, _, name = MODELS[family].partition(":")
+    cls: type[MSEConceptModel] | type[TwoTowerConceptModel] = getattr(import_module(module), name)
+    return cls
+
+
+def model_config(data: Mapping[str, Any], where: str = "model") -> MSEConfig | TwoTowerConfig:
+    """Return the typed configuration of plain data with a ``type``.
+
+    Raises:
+        ConfigError: an unknown type, an unknown key, or an invalid value.
+    """
+    config = _model_class(data.get("type")).config_class.from_dict(data, where)
+    assert isinstance(config, MSEConfig | TwoTowerConfig)
+    return config
+
+
+def build_model(config: MSEConfig | TwoTowerConfig | Mapping[str, Any]) -> nn.Module:
+    """Return a freshly initialised model of the family that ``config.type`` names; it has ``.config``.
+
+    Weights are drawn from torch's global generator: seed it first for a reproducible start.
+
+    Raises:
+        ConfigError: an unknown type, an unknown key, or an invalid value.
+    """
+    typed = model_config(config) if isinstance(config, Mapping) else config
+    cls: type[nn.Module] = _model_class(typed.type)
+    return cls(typed)
+
+
+def save_model(model: nn.Module, folder: str | Path) -> None:
+    """Write ``config.json`` and ``model.safetensors`` into ``folder``, each atomically, the configuration last."""
+    folder = Path(folder)
+    config = model.config
+    assert isinstance(config, Config)
+    write_safetensors(folder / WEIGHTS_FILE, model.state_dict())
+    write_json(folder / CONFIG_FILE, config.to_dict())
+
+
+def load_model(folder: str | Path, device: torch.device | str = "cpu") -> nn.Module:
+    """Read a model that :func:`save_model` wrote, in evaluation mode.
+
+    Raises:
+        CheckpointError: a file is missing, truncated or foreign, or the weights do not fit the configuration.
+    """
+    folder = require_folder(folder, "model")
+    path = folder / CONFIG_FILE
+    data = read_json(path)
+    if not isinstance(data, dict):
+        raise CheckpointError("not a model configuration", where=path, got=type(data).__name__)
+    try:
+        config = model_config(data, str(path))
+    except ConfigError as error:
+        raise CheckpointError(
+            error.problem, where=error.where, got=error.got, expected=error.expected, hint=error.hint
+        ) from None
+    with torch.device("meta"):  # no time is spent on initial values that are overwritten
+        model = build_model(config)
+    weights = read_safetensors(folder / WEIGHTS_FILE)
+    types = {tensor.dtype for tensor in weights.values()}
+    model = model.to_empty(device="cpu").to(types.pop() if len(types) == 1 else torch.float32)
+    load_strict(model, weights, folder / WEIGHTS_FILE)
+    return model.to(device).eval()

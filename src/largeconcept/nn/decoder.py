@@ -1,0 +1,190 @@
+"""The causal stack that the models share, and the settings of its style.
+
+Two styles are in use. ``recipe`` is that of the published 1.6B and 7B models: RMSNorm, SwiGLU, rotary positions, a
+bias on the attention output. ``toy`` is that of the reference implementation's small ones: LayerNorm, ReLU, learned
+positions, no output bias. Both normalise before each branch. Shape letters: B batch, S concepts, C concept
+dimension, D width, K head dimension.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from largeconcept.config import Config
+from largeconcept.nn.attention import Rope, SelfAttention
+from largeconcept.nn.kv_cache import KVCache
+from largeconcept.nn.mlp import Mlp, MlpStyle
+from largeconcept.nn.norms import Norm, NormStyle
+from largeconcept.nn.positions import LearnedPositions, PositionStyle, sine_positions
+from largeconcept.nn.rope import rope_table
+
+TOY_STYLE: dict[str, Any] = {
+    "norm": "layer",
+    "mlp": "relu",
+    "positions": "learned",
+    "attention_output_bias": False,
+    "final_dropout": 0.1,
+}
+
+
+class TransformerConfig(Config):
+    """Sizes and style of a transformer over concepts; the defaults are the ``recipe`` style.
+
+    Attributes:
+        concept_dim: C, channels of a concept.
+        model_dim: D.
+        num_heads: attention heads; must divide ``model_dim``.
+        ffn_dim: inner width of the MLP before the gated MLP's two-thirds rule; ``None`` for 4 ``model_dim``.
+        norm: ``rms`` or ``layer`` (or LayerNorm without bias, without both).
+        mlp: ``swiglu`` or ``relu``.
+        positions: ``rope``, ``learned``, ``sine`` or ``none``; a two-tower's denoiser never has positions.
+        rope_theta: base of the rotary angles.
+        max_positions: size of the learned table; no limit in the other styles.
+        attention_output_bias: whether the attention output has a bias.
+        dropout: on the output of every branch.
+        final_dropout: after the final norm.
+        attention_dropout: on attention weights.
+    """
+
+    concept_dim: int = Field(default=1024, ge=1)
+    model_dim: int = Field(default=2048, ge=1)
+    num_heads: int = Field(default=16, ge=1)
+    ffn_dim: int | None = Field(default=None, ge=1)
+    norm: NormStyle = "rms"
+    mlp: MlpStyle = "swiglu"
+    positions: PositionStyle = "rope"
+    rope_theta: float = Field(default=10_000.0, gt=0)
+    max_positions: int = Field(default=4096, ge=1)
+    attention_output_bias: bool = True
+    dropout: float = Field(default=0.1, ge=0, lt=1)
+    final_dropout: float = Field(default=0.0, ge=0, lt=1)
+    attention_dropout: float = Field(default=0.0, ge=0, lt=1)
+
+    @model_validator(mode="after")
+    def _check_heads(self) -> TransformerConfig:
+        if self.model_dim % self.num_heads:
+            raise ValueError(f"model_dim {self.model_dim} is not a multiple of num_heads {self.num_heads}")
+        if self.positions == "rope" and (self.model_dim // self.num_heads) % 2:
+            raise ValueError(f"rotary positions need an even head dimension, got {self.model_dim // self.num_heads}")
+        if self.positions == "sine" and self.model_dim % 2:
+            raise ValueError(f"sine positions need an even model_dim, got {self.model_dim}")
+        return self
+
+    @property
+    def head_dim(self) -> int:
+        """K, channels of a head."""
+        return self.model_dim // self.num_heads
+
+    @property
+    def inner_dim(self) -> int:
+        """``ffn_dim`` with its default filled in."""
+        return 4 * self.model_dim if self.ffn_dim is None else self.ffn_dim
+
+
+class DecoderLayer(nn.Module):
+    """``x += attention(norm(x))``, then ``x += mlp(norm(x))``."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.attention_norm = Norm(config.model_dim, config.norm)
+        self.attention = SelfAttention(
+            config.model_dim,
+            config.num_heads,
+            output_bias=config.attention_output_bias,
+            dropout=config.attention_dropout,
+        )
+        self.mlp_norm = Norm(config.model_dim, config.norm)
+        self.mlp = Mlp(config.model_dim, config.inner_dim, config.mlp)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, x: Tensor, rope: Rope | None, cache: KVCache | None = None, index: int = 0) -> Tensor:
+        """Map (B, S, D) to (B, S, D); see :meth:`SelfAttention.forward`."""
+        x = x + self.dropout(self.attention(self.attention_norm(x), rope, cache, index))
+        out: Tensor = x + self.dropout(self.mlp(self.mlp_norm(x)))
+        return out
+
+    def step(self, x: Tensor, rope: Rope | None, cache: KVCache, index: int) -> Tensor:
+        """Map the newest concept of each row, (B, 1, D), to (B, 1, D); see :meth:`SelfAttention.step`."""
+        x = x + self.attention.step(self.attention_norm(x), cache, index, rope)
+        out: Tensor = x + self.mlp(self.mlp_norm(x))
+        return out
+
+
+class CausalDecoder(nn.Module):
+    """Concepts in, hidden states out: a linear from C to D, positions, ``num_layers`` layers, a final norm.
+
+    Args:
+        config: sizes and style.
+        num_layers: number of layers.
+        position_std: standard deviation of the learned positions at the start (0.006 for the Base-LCM, 1 for the
+            two-tower's contextualizer, as in the reference implementation).
+    """
+
+    def __init__(self, config: TransformerConfig, num_layers: int, position_std: float) -> None:
+        super().__init__()
+        self.config = config
+        self.input_proj = nn.Linear(config.concept_dim, config.model_dim)
+        self.positions = (
+            LearnedPositions(config.max_positions, config.model_dim, position_std)
+            if config.positions == "learned"
+            else None
+        )
+        layers = nn.ModuleList(DecoderLayer(config) for _ in range(num_layers))
+        self.layers = cast("Sequence[DecoderLayer]", layers)
+        self.norm = Norm(config.model_dim, config.norm)
+        self.final_dropout = nn.Dropout(config.final_dropout)
+
+    def forward(self, x: Tensor, cache: KVCache | None = None) -> Tensor:
+        """Map (B, S, C) to (B, S, D) in the type of the weights; position i sees concepts 0..i.
+
+        With right padding the outputs at real positions do not depend on what the padding holds, as long as it is
+        finite. A ``cache`` is filled with keys and values of all S positions; its caller then sets the real lengths.
+        """
+        positions = torch.arange(x.shape[1], device=x.device)
+        h, rope = self._embed(x, positions, last=x.shape[1] - 1)
+        for index, layer in enumerate(self.layers):
+            h = layer(h, rope, cache, index)
+        out: Tensor = self.final_dropout(self.norm(h))
+        return out
+
+    def new_cache(self, batch: int, capacity: int) -> KVCache:
+        """Return an empty cache for ``batch`` rows of up to ``capacity`` concepts."""
+        config = self.config
+        return KVCache(len(self.layers), batch, config.num_heads, config.head_dim, capacity, self.input_proj.weight)
+
+    def prefill(self, x: Tensor, lengths: Sequence[int], cache: KVCache) -> Tensor:
+        """Read right-padded prompts (B, S, C) into ``cache``; return (B, S, D)."""
+        hidden = self(x, cache)
+        cache.set_lengths(lengths)
+        out: Tensor = hidden
+        return out
+
+    def step(self, x: Tensor, cache: KVCache) -> Tensor:
+        """Read one more concept of each row, (B, C), at the row's own position; return its hidden state (B, D)."""
+        places, last = cache.lengths, cache.size
+        equal = min(places) == last
+        positions = torch.tensor(places[:1] if equal else places, device=x.device).view(-1, 1)
+        cache.begin()
+        h, rope = self._embed(x.unsqueeze(1), positions, last)
+        for index, layer in enumerate(self.layers):
+            h = layer.step(h, rope, cache, index)
+        out: Tensor = self.norm(h).squeeze(1)
+        return out
+
+    def _embed(self, x: Tensor, positions: Tensor, last: int) -> tuple[Tensor, Rope | None]:
+        """Return the input (B, S, D) and the rotary table; ``positions`` is (S,), or (B or 1, 1) in a step."""
+        config = self.config
+        h = self.input_proj(x.to(self.input_proj.weight.dtype))
+        if self.positions is not None:
+            h = h + self.positions(positions, last)
+        elif config.positions == "sine":
+            h = (h.float() + sine_positions(positions, config.model_dim)).to(h.dtype)
+        if config.positions != "rope":
+            return h, None
+        cosines, sines = rope_table(positions, config.head_dim, config.rope_theta)
+        return h, (cosines.unsqueeze(-2), sines.unsqueeze(-2))

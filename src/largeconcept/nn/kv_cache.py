@@ -1,0 +1,105 @@
+"""Keys and values of what was read so far, in memory that is allocated once.
+
+Every row of a batch has its own length, so prompts of different lengths live side by side: a new concept is written
+    at the
+row's own end, and the mask hides what lies beyond it. Lengths are kept on the host; using the cache never waits for
+a device.
+Shape letters: B batch, H heads, K head dimension, L capacity.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+class KVCache:
+    """Keys and values (B, H, L, K) of each layer.
+
+    Args:
+        num_layers: number of attention layers that share the lengths.
+        batch: B.
+        num_heads: H.
+        head_dim: K.
+        capacity: L, room for this many entries a row; grows by doubling when more are appended.
+        like: a tensor whose device and type the cache takes.
+    """
+
+    def __init__(self, num_layers: int, batch: int, num_heads: int, head_dim: int, capacity: int, like: Tensor) -> None:
+        shape = (batch, num_heads, max(capacity, 1), head_dim)
+        # Zeros, not garbage: hidden entries are multiplied by a weight of zero, and 0 * NaN is NaN.
+        self.keys = [torch.zeros(shape, device=like.device, dtype=like.dtype) for _ in range(num_layers)]
+        self.values = [torch.zeros(shape, device=like.device, dtype=like.dtype) for _ in range(num_layers)]
+        self.lengths: list[int] = [0] * batch
+        self._refresh()
+
+    @property
+    def capacity(self) -> int:
+        """L, how many entries fit before memory grows."""
+        return self.keys[0].shape[2]
+
+    @property
+    def size(self) -> int:
+        """The longest row."""
+        return max(self.lengths, default=0)
+
+    def fill(self, layer: int, keys: Tensor, values: Tensor) -> None:
+        """Write (B, H, S, K) to the front of every row; call :meth:`set_lengths` after the last layer."""
+        self._reserve(keys.shape[2])
+        self.keys[layer][:, :, : keys.shape[2]] = keys
+        self.values[layer][:, :, : keys.shape[2]] = values
+
+    def set_lengths(self, lengths: Sequence[int]) -> None:
+        """Declare how many entries of each row are real."""
+        self.lengths = list(lengths)
+        self._refresh()
+
+    def begin(self) -> None:
+        """Add one place to every row; then :meth:`append` in each layer."""
+        self._reserve(self.size + 1)
+        self.set_lengths([n + 1 for n in self.lengths])
+
+    def append(self, layer: int, keys: Tensor, values: Tensor) -> None:
+        """Write (B, H, K) to the last place of every row."""
+        if self._last is None:
+            self.keys[layer][:, :, self.size - 1] = keys
+            self.values[layer][:, :, self.size - 1] = values
+        else:
+            rows, places = self._last
+            self.keys[layer][rows, :, places] = keys
+            self.values[layer][rows, :, places] = values
+
+    def view(self, layer: int) -> tuple[Tensor, Tensor]:
+        """Return keys and values (B, H, size, K); use together with :attr:`mask`."""
+        return self.keys[layer][:, :, : self.size], self.values[layer][:, :, : self.size]
+
+    @property
+    def mask(self) -> Tensor | None:
+        """(B, 1, 1, size) boolean, ``True`` where visible; ``None`` when all rows are equally long."""
+        return self._mask
+
+    def select(self, rows: Sequence[int]) -> None:
+        """Keep only these rows, in this order."""
+        index = torch.tensor(list(rows), dtype=torch.long, device=self.keys[0].device)
+        self.keys = [k.index_select(0, index) for k in self.keys]
+        self.values = [v.index_select(0, index) for v in self.values]
+        self.set_lengths([self.lengths[i] for i in rows])
+
+    def _reserve(self, size: int) -> None:
+        if size <= self.capacity:
+            return
+        extra = max(size, 2 * self.capacity) - self.capacity
+        self.keys = [torch.nn.functional.pad(k, (0, 0, 0, extra)) for k in self.keys]
+        self.values = [torch.nn.functional.pad(v, (0, 0, 0, extra)) for v in self.values]
+
+    def _refresh(self) -> None:
+        """Rebuild what depends on the lengths: once a concept, not once a layer."""
+        self._mask: Tensor | None = None
+        self._last: tuple[Tensor, Tensor] | None = None
+        if len(set(self.lengths)) > 1:
+            device = self.keys[0].device
+            lengths = torch.tensor(self.lengths, device=device)
+            self._mask = (torch.arange(self.size, device=device) < lengths.unsqueeze(1)).view(-1, 1, 1, self.size)
+            self._last = (torch.arange(len(self.lengths), device=device), lengths - 1)
