@@ -130,8 +130,8 @@ class ConceptNormalizer(nn.Module):
                 reference implementation computes: it hands fractions to a function that takes per cent.
 
         A channel whose scale is under a thousandth of the median scale of all channels gets its own standard deviation
-        as scale (many equal values, a few others), and if that is as small (a constant channel) the median scale, so that
-        small errors of a model stay small in it. ``meta`` uses 1 where the scale is 0, as the reference.
+        as scale (many equal values, a few others), and if that is as small (a constant channel) the median scale, so
+        that small errors of a model stay small in it. ``meta`` uses 1 where the scale is 0, as the reference.
 
         Args:
             batches: tensors of any length, in any floating type.

@@ -1,1 +1,70 @@
-"""See docs."""
+"""What models are trained on. An objective maps (model, batch, random numbers) to a :class:`~largeconcept.types.Loss`.
+
+``default_objective`` names the one that belongs to a family of models, ``build_objective`` makes it. Codecs have an
+objective of their own in :mod:`largeconcept.objectives.codec`.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import Field
+
+from largeconcept.config import Config
+from largeconcept.errors import ConfigError
+from largeconcept.objectives.base import Objective
+from largeconcept.objectives.diffusion import DiffusionConfig
+from largeconcept.objectives.regression import RegressionConfig
+
+if TYPE_CHECKING:
+    from largeconcept.codec.normalizer import ConceptNormalizer
+
+ObjectiveConfig = Annotated[RegressionConfig | DiffusionConfig, Field(discriminator="type")]
+
+OBJECTIVES = {
+    "regression": "largeconcept.objectives.regression:RegressionObjective",
+    "diffusion": "largeconcept.objectives.diffusion:DiffusionObjective",
+}
+DEFAULTS: dict[str, type[RegressionConfig] | type[DiffusionConfig]] = {
+    "mse": RegressionConfig,
+    "two_tower": DiffusionConfig,
+}
+
+
+def default_objective(model_config: Config) -> RegressionConfig | DiffusionConfig:
+    """Return the objective that a family of models is meant for.
+
+    Raises:
+        ConfigError: a family without one.
+    """
+    family = getattr(model_config, "type", None)
+    if family not in DEFAULTS:
+        raise ConfigError(
+            "no objective is known for this model", where="model.type", got=family, expected=list(DEFAULTS)
+        )
+    return DEFAULTS[family]()
+
+
+def build_objective(config: RegressionConfig | DiffusionConfig, normalizer: ConceptNormalizer) -> Objective:
+    """Make the objective that a configuration describes.
+
+    Raises:
+        ConfigError: an unknown type of objective.
+    """
+    if config.type not in OBJECTIVES:
+        raise ConfigError("unknown objective", where="objective.type", got=config.type, expected=list(OBJECTIVES))
+    module, _, name = OBJECTIVES[config.type].partition(":")
+    made: Any = getattr(import_module(module), name)(config, normalizer)
+    objective: Objective = made
+    return objective
+
+
+__all__ = [
+    "DiffusionConfig",
+    "Objective",
+    "ObjectiveConfig",
+    "RegressionConfig",
+    "build_objective",
+    "default_objective",
+]

@@ -1,0 +1,72 @@
+"""What objectives have in common.
+
+Shape letters: B batch, S concepts, C concept dimension.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+from largeconcept.errors import ConfigError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from largeconcept.codec.normalizer import ConceptNormalizer
+    from largeconcept.diffusion.random import StepRandom
+    from largeconcept.types import ConceptBatch, Loss
+
+RMSE_EPSILON = 1e-5
+
+
+class Objective(Protocol):
+    """Says what a model is trained on: targets, weights and loss.
+
+    The loss is a sum over target concepts; dividing by the number of all targets of an optimiser step is left to the
+    training loop, so that the gradient does not depend on how a step is cut into micro-batches and processes.
+    """
+
+    def __call__(self, model: nn.Module, batch: ConceptBatch, rng: StepRandom) -> Loss:
+        """Return the loss of a batch on the model's device; concepts are normalised inside."""
+        ...
+
+
+def squared_error(prediction: Tensor, target: Tensor, rmse: bool = False) -> Tensor:
+    """Return (…,) float32: the squared error of (…, C) vectors *summed* over channels, or the root of it."""
+    error = (prediction.float() - target.float()).square().sum(dim=-1)
+    return (error + RMSE_EPSILON).sqrt() if rmse else error
+
+
+def masked_sum(values: Tensor, mask: Tensor) -> Tensor:
+    """Return the sum of ``values`` where ``mask`` is true; what stands elsewhere, even NaN, does not matter."""
+    return values.masked_fill(~mask, 0.0).sum()
+
+
+def normalized(normalizer: ConceptNormalizer, concepts: Tensor) -> Tensor:
+    """Normalise (B, S, C) concepts, moving the normaliser to their device when it is on another."""
+    if normalizer.center.device != concepts.device:
+        normalizer.to(concepts.device)
+    return normalizer.normalize(concepts)
+
+
+def config_of(model: nn.Module, *fields: str) -> Any:
+    """Return the configuration of a model, also when it is wrapped (compiled, data parallel).
+
+    Raises:
+        ConfigError: no configuration with these fields is found: the objective does not fit the model.
+    """
+    inner: Any = model
+    while inner is not None:
+        config = getattr(inner, "config", None)
+        if config is not None:
+            missing = [name for name in fields if not hasattr(config, name)]
+            if not missing:
+                return config
+            raise ConfigError(
+                "the objective does not fit the model",
+                where=type(inner).__name__,
+                expected=f"a model with {missing[0]}",
+                hint="leave the objective out to get the model's own",
+            )
+        inner = getattr(inner, "_orig_mod", None) or getattr(inner, "module", None)
+    raise ConfigError("the model has no configuration", where=type(model).__name__)
