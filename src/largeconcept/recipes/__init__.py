@@ -1,1 +1,59 @@
-"""See docs."""
+"""Recipes: functions that return the complete configuration of a training run.
+
+``recipes.tiny.two_tower(data="data/mine")`` is an ordinary call; :func:`get_recipe` finds a function by name for the
+command line. To make a recipe of one's own, call one and ``override`` what differs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from largeconcept.errors import ConfigError, did_you_mean
+
+if TYPE_CHECKING:
+    from largeconcept.recipes import paper, tiny
+    from largeconcept.train.config import RunConfig
+
+    Recipe = Callable[..., RunConfig]
+
+RECIPES: dict[str, str] = {
+    "tiny.mse": "largeconcept.recipes.tiny:mse",
+    "tiny.two_tower": "largeconcept.recipes.tiny:two_tower",
+    "paper.base_1_6b": "largeconcept.recipes.paper:base_1_6b",
+    "paper.two_tower_1_6b": "largeconcept.recipes.paper:two_tower_1_6b",
+    "paper.two_tower_7b": "largeconcept.recipes.paper:two_tower_7b",
+}
+_MODULES = ("paper", "tiny")
+__all__ = ["RECIPES", "get_recipe", "list_recipes", "paper", "tiny"]
+
+
+def list_recipes() -> dict[str, str]:
+    """Return name -> what it trains, in one line, for every recipe."""
+    return {name: (get_recipe(name).__doc__ or "").strip().splitlines()[0] for name in RECIPES}
+
+
+def get_recipe(name: str) -> Recipe:
+    """Return the recipe of a name; the part before the dot may be left out.
+
+    Raises:
+        ConfigError: there is no such recipe; the message names the nearest.
+    """
+    short = {full.rpartition(".")[2]: full for full in RECIPES}
+    full = name if name in RECIPES else short.get(name)
+    if full is None:
+        raise ConfigError("unknown recipe", where=name, hint=did_you_mean(name, [*RECIPES, *short]))
+    module, _, function = RECIPES[full].partition(":")
+    recipe: Recipe = getattr(import_module(module), function)
+    return recipe
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return import_module(f"largeconcept.recipes.{name}")
+    raise AttributeError(f"module 'largeconcept.recipes' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -187,7 +187,7 @@ def check_same_config(
     Raises:
         ConfigError: names the first key that changed, its old and its new value.
     """
-    before, after = dict(flatten(old)), dict(flatten(new))
+    before, after = dict(flatten(_without_paths(old))), dict(flatten(_without_paths(new)))
     for key in [*after, *(k for k in before if k not in after)]:
         if before.get(key) == after.get(key) or any(key == k or key.startswith(f"{k}.") for k in may_change):
             continue
@@ -198,3 +198,12 @@ def check_same_config(
             got=after.get(key, "nothing"),
             hint="set it back, or start a new run with another train.out",
         )
+
+
+def _without_paths(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Datasets may have been moved; the data position itself tells whether they are the same."""
+    data = config.get("data")
+    if not isinstance(data, Mapping) or not isinstance(data.get("sources"), list):
+        return config
+    sources = [{k: v for k, v in source.items() if k != "path"} for source in data["sources"]]
+    return {**config, "data": {**data, "sources": sources}}

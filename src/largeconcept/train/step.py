@@ -33,6 +33,7 @@ class StepResult:
         grad_norm: norm of the gradient of loss_sum / count, before clipping.
         skipped: no update was made, since the loss or the gradient was not finite or there was no target.
         stop: some process was asked to stop.
+        concepts: concepts read by all processes, context included.
         metrics: sums and counts of the objective's own numbers.
     """
 
@@ -41,6 +42,7 @@ class StepResult:
     grad_norm: float
     skipped: bool
     stop: bool
+    concepts: float = 0.0
     metrics: Metrics = field(default_factory=dict)
 
     @property
@@ -99,7 +101,7 @@ class Stepper:
         self.model.train()
         device = self.parallel.device
         rng = StepRandom(seed, step)
-        total = torch.zeros(4, dtype=torch.float64, device=device)
+        total = torch.zeros(5, dtype=torch.float64, device=device)
         metrics: Metrics = {}
         for index, batch in enumerate(batches):
             place = index * self.parallel.world_size + self.parallel.rank
@@ -120,11 +122,12 @@ class Stepper:
         # A loss that is not finite on one process must stop the update on all of them, so it travels as a flag.
         total[2] = (~torch.isfinite(total[0]) | ~torch.isfinite(norm)).double()
         total[3] = float(stop)
+        total[4] = float(sum(batch.num_concepts for batch in batches))  # batches are still on the host
         self.parallel.sum_(total)
-        loss_sum, count, bad, stopping, norm_sum = torch.cat([total, norm.double().reshape(1)]).tolist()
-        result = StepResult(
-            loss_sum, count, norm_sum / count if count else math.nan, bool(bad) or not count, bool(stopping), metrics
-        )
+        loss_sum, count, bad, stopping, concepts, norm_sum = torch.cat([total, norm.double().reshape(1)]).tolist()
+        grad_norm = norm_sum / count if count else math.nan
+        skipped = bool(bad) or not count
+        result = StepResult(loss_sum, count, grad_norm, skipped, bool(stopping), concepts, metrics)
         if not result.skipped:
             self._update(gradients, count, result.grad_norm, factor)
         self.optimizers.zero_grad()
@@ -150,25 +153,24 @@ def _gradient(parameter: nn.Parameter) -> Tensor:
 def evaluate(
     model: nn.Module,
     objective: Objective,
-    steps: Iterable[Sequence[ConceptBatch]],
+    batches: Iterable[ConceptBatch],
     seed: int,
     parallel: Parallel,
     precision: str = "fp32",
 ) -> dict[str, tuple[float, float]]:
-    """Return sums and counts of the loss and the objective's metrics over ``steps``, of all processes.
+    """Return sums and counts of the loss and the objective's metrics over the batches of all processes.
 
-    The random numbers depend on ``seed`` and the position in ``steps`` alone, so two calls on the same data differ by
-    the weights only.
+    The random numbers depend on ``seed`` and the sample ids alone, so two calls on the same data differ by the weights
+    only.
     """
     was_training = model.training
     model.eval()
+    rng = StepRandom(seed, 0)
     sums: Metrics = {}
-    for number, batches in enumerate(steps):
-        rng = StepRandom(seed, number)
-        for batch in batches:
-            with autocast(precision, parallel.device):
-                loss = objective(model, batch.to(parallel.device), rng)
-            add_metrics(sums, {"loss": (loss.sum.detach(), torch.as_tensor(loss.count)), **loss.metrics})
+    for batch in batches:
+        with autocast(precision, parallel.device):
+            loss = objective(model, batch.to(parallel.device), rng)
+        add_metrics(sums, {"loss": (loss.sum.detach(), torch.as_tensor(loss.count)), **loss.metrics})
     model.train(was_training)
     return gather_metrics(sums, parallel)
 

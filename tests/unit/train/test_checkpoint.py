@@ -80,7 +80,7 @@ def test_damage_is_named(tmp_path):
     shard = max(path.glob("*.distcp"), key=lambda p: p.stat().st_size)
     data = shard.read_bytes()
     shard.write_bytes(data[: len(data) // 2])
-    with pytest.raises(CheckpointError, match="step-00000001.*delete this folder"):
+    with pytest.raises(CheckpointError, match=r"step-00000001.*delete this folder"):
         run.load(path)
     (path / "state.json").write_text('{"step": 1, "format_version": 99}')
     with pytest.raises(CheckpointError, match="unknown checkpoint format"):

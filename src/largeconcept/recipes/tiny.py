@@ -1,0 +1,57 @@
+"""Small models for one CPU: minutes on two cores, on some ten thousand concepts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from largeconcept.data.reader import ConceptDataset, splits
+from largeconcept.train.config import RunConfig
+
+_STYLE: dict[str, Any] = {"model_dim": 256, "num_heads": 4, "dropout": 0.1}
+
+
+def mse(data: str | Path, out: str | Path = "runs/tiny_mse", *, validation: str | None = None) -> RunConfig:
+    """Base-LCM of 4 layers and width 256, squared error; a minute or two on two cores."""
+    return _run({"type": "mse", "num_layers": 4, **_STYLE}, data, out, validation, max_steps=600)
+
+
+def two_tower(data: str | Path, out: str | Path = "runs/tiny_two_tower", *, validation: str | None = None) -> RunConfig:
+    """Two-tower diffusion LCM of 2 + 3 layers and width 256; about three minutes on two cores."""
+    layers = {"num_context_layers": 2, "num_denoiser_layers": 3}
+    return _run({"type": "two_tower", **layers, **_STYLE}, data, out, validation, max_steps=1200)
+
+
+def _run(model: dict[str, Any], data: str | Path, out: str | Path, validation: str | None, max_steps: int) -> RunConfig:
+    """Fill in what both have in common.
+
+    Args:
+        data: a concept dataset; its dimension is the model's.
+        out: the run folder.
+        validation: split for the loss inside training; ``None`` takes ``validation`` or ``test`` if there is one.
+
+    Raises:
+        DataError: there is no dataset at ``data``.
+    """
+    dataset = ConceptDataset(data)
+    held_out = validation or next((name for name in ("validation", "test") if name in splits(data)), None)
+    batches: dict[str, Any] = {"batch_concepts": 2048, "max_length": 64}
+    return RunConfig.from_dict(
+        {
+            "model": {**model, "concept_dim": dataset.dim},
+            "data": {**batches, "sources": [{"path": str(data)}]},
+            "validation": None
+            if held_out is None
+            else {**batches, "sources": [{"path": str(data), "split": held_out}]},
+            "optim": {"lr": 1e-3, "betas": (0.9, 0.95), "weight_decay": 0.1},
+            "schedule": {"type": "wsd", "decay_fraction": 0.3, "decay_shape": "linear", "final_ratio": 0.01},
+            "train": {
+                "out": str(out),
+                "max_steps": max_steps,
+                "ema_decay": 0.995,
+                "log_every": 20,
+                "save_every": 200,
+                "eval_every": 200,
+            },
+        }
+    )
