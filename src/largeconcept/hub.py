@@ -227,7 +227,7 @@ def load_pipeline(path: str | Path | None = None, *, codec: ConceptCodec | str |
             raise CheckpointError(
                 f"the part {name!r} is missing", where=folder, hint="copy the whole folder, or export it again"
             )
-    segmenter = _read(folder / "segmenter", lambda: build_segmenter(read_json(folder / "segmenter" / "config.json")))
+    segmenter = _read(folder / "segmenter", lambda: build_segmenter(_mapping(folder / "segmenter" / "config.json")))
     codec_id = record.codec.id
     loaded: ConceptCodec
     if codec is None and record.codec.stored:
@@ -478,13 +478,27 @@ def _metric_lines(metrics: Mapping[str, Any]) -> list[str]:
     return lines
 
 
+def _mapping(path: Path) -> dict[str, Any]:
+    data = read_json(path)
+    if not isinstance(data, dict):
+        raise CheckpointError("not a configuration", where=path, expected="a mapping", got=type(data).__name__)
+    return data
+
+
 def _read(where: Path, reader: Callable[[], _T]) -> _T:
     """Call ``reader``; whatever it complains about becomes one :class:`CheckpointError` that names the part."""
     try:
         return reader()
-    except (CheckpointError, DependencyError):
+    except DependencyError:
         raise
-    except (ConceptLMError, KeyError, TypeError, ValueError, OSError) as error:
+    except ConceptLMError as error:
+        if isinstance(error, CheckpointError) and str(where) in str(error.where):
+            raise
+        place = where if error.where is None or str(where) in str(error.where) else f"{where}: {error.where}"
+        raise CheckpointError(
+            error.problem, where=place, got=error.got, expected=error.expected, hint=error.hint
+        ) from error
+    except (KeyError, TypeError, ValueError, OSError) as error:
         raise CheckpointError("the part cannot be read", where=where, got=error) from error
 
 

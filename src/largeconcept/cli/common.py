@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -16,6 +17,8 @@ from largeconcept.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from largeconcept.types import Document
+
+_OVERRIDE = re.compile(r"^[A-Za-z_][\w.]*=")
 
 Inputs = Annotated[
     list[str] | None, typer.Argument(metavar="[FILE]...", help="Text files, or - for standard input (the default).")
@@ -189,3 +192,18 @@ def progress(what: str, total: int | None = None, unit: str = "") -> Iterator[Ca
     """Yield ``update(done, total=None, unit=None, note="")`` for a piece of work."""
     with Progress(what, total, unit) as bar:
         yield bar.update
+
+
+def split_overrides(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Separate names of files from ``key.path=value`` settings; what exists as a file is a file."""
+    overrides = [one for one in arguments if _OVERRIDE.match(one) and not Path(one).exists()]
+    return [one for one in arguments if one not in overrides], overrides
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return aligned lines: the first column to the left, the others to the right."""
+    widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
+    return [
+        "  ".join([row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:]))]).rstrip()
+        for row in [header, *rows]
+    ]

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from largeconcept.cli.common import Codec, InputLang, Json, echo, echo_json, key_values, log, progress
+from largeconcept.cli.common import Codec, InputLang, Json, echo, echo_json, key_values, log, progress, table
 
 
 def build(
@@ -59,3 +59,35 @@ def build(
     for name, count in report.counts.items():
         if count:
             echo(f"  {name.replace('_', ' ')}: {count:,}")
+
+
+def inspect(
+    path: Annotated[str, typer.Argument(help="Folder of a concept dataset.")],
+    split: Annotated[str | None, typer.Option("--split", help="Only this split.")] = None,
+    json: Json = False,
+) -> None:
+    """Check every promise of a concept dataset.
+
+    The first one that is broken ends it, with shard, row and column.
+    """
+    from largeconcept.data.inspect import inspect_dataset
+
+    report = inspect_dataset(path, split)
+    if json:
+        echo_json(report.to_dict())
+        return
+    echo(f"{report.path}: {report.dim} channels, codec {report.codec_id} ({report.codec_fingerprint})")
+    if report.affixes:
+        echo("affixes: " + ", ".join(repr(text) for text in report.affixes))
+    rows = []
+    for name, one in report.splits.items():
+        lengths = f"{one.min_length} / {one.median_length:g} / {one.max_length}"
+        norms = f"{one.min_norm:.3g} / {one.mean_norm:.3g} / {one.max_norm:.3g}"
+        counts = [f"{value:,}" for value in (one.documents, one.concepts, one.target_concepts, one.shards)]
+        rows.append([name, *counts, lengths, norms])
+    header = ["split", "documents", "concepts", "targets", "shards", "sentences min/median/max", "norm min/mean/max"]
+    for line in table(header, rows):
+        echo(line)
+    for name, one in report.splits.items():
+        if one.languages:
+            echo(f"{name}: " + ", ".join(f"{lang} {count:,}" for lang, count in one.languages.items()))

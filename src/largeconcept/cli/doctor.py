@@ -80,7 +80,11 @@ def lines_of(report: dict[str, Any]) -> list[str]:
     for device in report["devices"]:
         lines.append(f"device      {device['name']}: {device['what']}")
         speeds = device.get("gmacs")
-        timed = "" if not speeds else " (" + ", ".join(f"{k} {v:,.0f}" for k, v in speeds.items()) + " billion multiply-adds/s)"
+        timed = (
+            ""
+            if not speeds
+            else " (" + ", ".join(f"{k} {v:,.0f}" for k, v in speeds.items()) + " billion multiply-adds/s)"
+        )
         lines.append(f"            use precision {device['precision']}{timed}")
     for name, extra in report["extras"].items():
         state = "installed" if not extra["missing"] else f"missing {', '.join(extra['missing'])}; {extra['install']}"

@@ -11,7 +11,7 @@ import os
 import sys
 import traceback
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
 from typing import Annotated, Any
 
@@ -19,8 +19,7 @@ import typer
 
 from largeconcept.errors import ConceptLMError, did_you_mean
 
-Verb = tuple[str, str]
-Table = dict[str, "Verb | tuple[str, Table]"]
+Table = Mapping[str, "tuple[str, str | Table]"]
 
 VERBS: Table = {
     "generate": ("largeconcept.cli.generate:generate", "Continue texts, concept by concept."),
@@ -89,7 +88,7 @@ def build_app(arguments: Sequence[str], table: Table = VERBS, description: str =
     app.callback(help=app.info.help)(_root if table is VERBS else _nothing)
     wanted = next((one for one in arguments if not one.startswith("-")), None)
     for name, (first, second) in table.items():
-        if isinstance(second, dict):
+        if not isinstance(second, str):
             rest = list(arguments[list(arguments).index(name) + 1 :]) if name == wanted else []
             app.add_typer(build_app(rest, second, first), name=name, help=first)
         elif name == wanted:
@@ -103,7 +102,7 @@ def run(arguments: Sequence[str]) -> int:
     """Run one command line and return its exit status; the only place that prints errors."""
     arguments = _with_help(arguments)
     with _quiet_streams(), warnings.catch_warnings():
-        warnings.showwarning = _show_warning
+        warnings.showwarning = _show_warning  # type: ignore[assignment]
         try:
             _check_verb(arguments)
             command = typer.main.get_command(build_app(arguments))

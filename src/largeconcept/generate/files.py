@@ -65,8 +65,12 @@ def write_concepts(path: str | Path, content: ConceptFile) -> None:
             write_safetensors(path, {"concepts": content.concepts.float()}, notes)
         elif suffix == ".npz":
             buffer = io.BytesIO()
-            arrays = {"concepts": content.concepts.float().cpu().numpy(), "codec": np.array(content.codec or "")}
-            np.savez(buffer, **arrays, sentences=np.array(content.sentences, dtype=np.str_))
+            np.savez(
+                buffer,
+                concepts=content.concepts.float().cpu().numpy(),
+                codec=np.array(content.codec or ""),
+                sentences=np.array(content.sentences, dtype=np.str_),
+            )
             atomic_write_bytes(path, buffer.getvalue())
         else:
             lines = json_lines(content.sentences, content.concepts, content.codec)

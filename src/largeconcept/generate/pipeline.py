@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, overload
 
 from largeconcept.errors import ConfigError, DataError
-from largeconcept.generate.loop import GenerationOptions, generate_concepts
+from largeconcept.generate.loop import generate_concepts
+from largeconcept.generate.options import GenerationOptions
 from largeconcept.generate.texts import (
     DEFAULT_LANGUAGE,
     DecodingOptions,
@@ -471,13 +472,14 @@ class ConceptPipeline:
             room = max(self.max_length - max_concepts - affixes, self.max_length // 2, 1)
         limit = max_positions(self.model)
         if limit is not None:
-            room = min(room, limit - max_concepts - affixes)
+            # The last new concept is never read, so it needs no position.
+            room = min(room, limit + 1 - max_concepts - affixes)
         if room < 1:
             raise ConfigError(
                 "leaves no room for the prompt",
                 where="max_concepts",
                 got=max_concepts,
-                expected=f"at most {(limit or 0) - affixes - 1}, as the model has {limit} positions",
+                expected=f"at most {(limit or 0) - affixes}, as the model has {limit} positions",
             )
         return room
 

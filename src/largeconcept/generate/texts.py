@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from pydantic import Field
@@ -95,10 +96,12 @@ def translate(
 
 def encode_rows(codec: ConceptCodec, rows: Sequence[Sequence[str]], languages: Sequence[str | None]) -> list[Tensor]:
     """Encode rows of sentences in one call; ``languages`` has one code a row, used when all of them are known."""
+    import torch
+
     flat = [sentence for row in rows for sentence in row]
     known = [code for row, code in zip(rows, languages) for _ in row if code is not None]
     concepts = codec.encode(flat, known if len(known) == len(flat) else None)
-    return list(concepts.split([len(row) for row in rows]))
+    return list(torch.split(concepts, [len(row) for row in rows]))
 
 
 def split(document: Document, segmenter: Segmenter, input_lang: str | None, where: str) -> list[tuple[str, str | None]]:
@@ -128,6 +131,19 @@ def split(document: Document, segmenter: Segmenter, input_lang: str | None, wher
         what = "only white space" if text else "nothing"
         raise DataError("the text is empty", where=where, expected="at least one sentence", got=what)
     return pieces
+
+
+def as_sentences(document: Document, segmenter: Segmenter, input_lang: str | None = None) -> Document:
+    """Return the document with its sentences, segmented where it came without.
+
+    Raises:
+        DataError: no sentence, NUL, or lone surrogates.
+    """
+    if document.sentences:
+        return document
+    pieces = split(document, segmenter, input_lang, document.where or document.id)
+    starts = (0, *(i for i, (_, gap) in enumerate(pieces) if gap is not None))
+    return replace(document, sentences=tuple(sentence for sentence, _ in pieces), paragraph_starts=starts)
 
 
 def check_text(text: str, where: str) -> None:

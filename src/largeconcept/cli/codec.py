@@ -1,0 +1,128 @@
+"""``largeconcept codec train`` and ``codec eval``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from largeconcept.cli.common import Codec, InputLang, Json, echo, echo_json, log, split_overrides, table
+
+if TYPE_CHECKING:
+    from largeconcept.codec.metrics import CodecReport
+
+STRENGTHS = (0.0, 0.1, 0.2, 0.3, 0.5)
+
+
+def train(
+    arguments: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="FILE... [KEY=VALUE]...", help="JSON lines with sentences and languages; then settings."
+        ),
+    ],
+    out: Annotated[str, typer.Option("--out", help="Run folder; the codec is saved in its folder codec.")],
+    config: Annotated[str | None, typer.Option("--config", help="YAML file of a codec run to start from.")] = None,
+    pairs: Annotated[
+        list[str] | None,
+        typer.Option("--pairs", help="Translations: source, language, English, other; tab-separated, plain or .xz."),
+    ] = None,
+    int8: Annotated[bool, typer.Option("--int8", help="Save a quarter of the size, with rounded weights.")] = False,
+) -> None:
+    """Train a codec on sentences and translations.
+
+    A run that was stopped goes on where it was when it is called again.
+    """
+    from largeconcept.errors import DataError
+    from largeconcept.train.codec_job import train_codec
+    from largeconcept.train.codec_trainer import CodecTrainConfig
+
+    files, overrides = split_overrides(arguments)
+    if not files:
+        raise DataError("no files to train on", expected="FILE...")
+    base = CodecTrainConfig.from_dict({"out": out}) if config is None else CodecTrainConfig.from_yaml(config)
+    codec = train_codec(
+        files,
+        base.override(*overrides).model_copy(update={"out": out}),
+        pairs=pairs or (),
+        storage="int8" if int8 else "float32",
+    )
+    echo(f"{out}/codec: {codec.dim} channels, fingerprint {codec.fingerprint}")
+
+
+def evaluate(
+    inputs: Annotated[list[str], typer.Argument(metavar="FILE...", help="Held-out text or JSON lines; globs too.")],
+    codec: Codec = "starter",
+    lang: InputLang = None,
+    limit: Annotated[int, typer.Option("--limit", min=1, help="Sentences of a language at most.")] = 200,
+    noise: Annotated[bool, typer.Option("--noise/--no-noise", help="Also decode noisy concepts.")] = True,
+    beams: Annotated[int, typer.Option("--beams", min=1, help="Width of the beam; 1 is greedy.")] = 1,
+    json: Json = False,
+) -> None:
+    """Measure how well a codec writes back what it read.
+
+    Per language: auto-BLEU, chrF and the share of exact sentences. Documents that share an id in two languages also
+    give translation (chrF) and retrieval errors (xsim).
+    """
+    from largeconcept.codec import load_codec
+    from largeconcept.codec.metrics import evaluate_codec
+    from largeconcept.data.documents import read_documents
+    from largeconcept.errors import DataError
+    from largeconcept.generate.texts import as_sentences
+    from largeconcept.languages import flores
+    from largeconcept.segment import build_segmenter
+    from largeconcept.train.codec_job import parallel_pairs
+
+    space = load_codec(codec)
+    code = None if lang is None else flores(lang)
+    documents = [as_sentences(document, build_segmenter(), code) for document in read_documents(inputs, lang=code)]
+    sentences: dict[str, list[str]] = {}
+    for document in documents:
+        if document.lang is None:
+            raise DataError("no language known", where=document.where or document.id, hint="give --input-lang")
+        sentences.setdefault(document.lang, []).extend(document.sentences)
+    for known in sorted(set(sentences) - set(space.languages)):
+        log(f"left out: {known} ({len(sentences.pop(known)):,} sentences), which this codec cannot write")
+    if not sentences:
+        raise DataError("no sentence in the codec's languages", expected=", ".join(space.languages))
+    pairs: dict[tuple[str, str], list[tuple[str, str]]] = {}
+    for source, left, target, right in parallel_pairs(documents):
+        if {source, target} <= set(space.languages):
+            pairs.setdefault((source, target), []).append((left, right))
+    report = evaluate_codec(
+        space,
+        {name: spread(rows, limit) for name, rows in sentences.items()},
+        {name: spread(rows, limit) for name, rows in pairs.items()},
+        strengths=STRENGTHS if noise else (),
+        method="beam" if beams > 1 else "greedy",
+        num_beams=beams,
+    )
+    if json:
+        echo_json(report.to_dict())
+        return
+    for line in lines_of(report):
+        echo(line)
+
+
+def spread(rows: list[Any], limit: int) -> list[Any]:
+    """Return at most ``limit`` rows, evenly spaced, so that one long document does not decide."""
+    return rows if len(rows) <= limit else [rows[i * len(rows) // limit] for i in range(limit)]
+
+
+def lines_of(report: CodecReport) -> list[str]:
+    """Return the report as tables for people."""
+    rows = [
+        [one.lang, str(one.num_sentences), f"{one.auto_bleu:.1f}", f"{one.chrf:.1f}", f"{100 * one.exact:.0f} %"]
+        for one in report.round_trips
+    ]
+    lines = table(["language", "sentences", "auto-BLEU", "chrF", "exact"], rows)
+    if report.noise:
+        strengths = [f"{strength:g}" for strength, _ in next(iter(report.noise.values()))]
+        rows = [[lang, *(f"{value:.1f}" for _, value in curve)] for lang, curve in report.noise.items()]
+        lines += ["", *table(["auto-BLEU at noise", *strengths], rows)]
+    if report.translations:
+        rows = [
+            [name, f"{value:.1f}", f"{100 * report.xsim[name]:.1f} %"] for name, value in report.translations.items()
+        ]
+        lines += ["", *table(["translation", "chrF", "xsim error"], rows)]
+    return lines
