@@ -3,20 +3,20 @@
 Shape letters: N sentences, T tokens, M memory tokens, P pooling heads, D width, H heads, K head dim, C concept dim,
 V vocabulary.
 
-The encoder is a small bidirectional transformer. Its tokens are pooled by P learned attention heads, joined and projected
-to one C-dimensional vector of fixed length √C (variance one per channel), so a concept lives on a sphere and noise has a
-fixed meaning. Nothing tells the encoder which language it reads. The decoder is a causal transformer whose self-attention
-also sees M memory tokens projected from the concept; its first input is an embedding of the target language, which is not a
-piece of the vocabulary, so no typed text can ever become a control token.
+The encoder is a small bidirectional transformer. Its tokens are pooled by P learned attention heads, joined and
+projected to one C-dimensional vector of fixed length √C (variance one per channel), so a concept lives on a sphere and
+noise has a fixed meaning. Nothing tells the encoder which language it reads. The decoder is a causal transformer whose
+self-attention also sees M memory tokens projected from the concept; its first input is an embedding of the target
+language, which is not a piece of the vocabulary, so no typed text can ever become a control token.
 
-Blocks are written for processors, where sentences are short and attention is many tiny products: one fused q/k/v product,
-parameter-free RMS norms, squared ReLU, no biases, and memory that enters the keys and values only.
+Blocks are written for processors, where sentences are short and attention is many tiny products: one fused q/k/v
+product, parameter-free RMS norms, squared ReLU, no biases, and memory that enters the keys and values only.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -75,8 +75,8 @@ def rms_norm(x: Tensor) -> Tensor:
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
     """Plain softmax attention over (N, H, T, K); ``mask`` is added to the scores.
 
-    Written out rather than through the fused kernel: sentences are a few dozen tokens long, where two batched products and
-    one softmax are faster on processors (``benchmarks/codec_training.py``).
+    Written out rather than through the fused kernel: sentences are a few dozen tokens long, where two batched products
+    and one softmax are faster on processors (``benchmarks/codec_training.py``).
     """
     scores = torch.matmul(q * (1.0 / math.sqrt(q.shape[-1])), k.transpose(-1, -2))
     if mask is not None:
@@ -103,7 +103,7 @@ class Block(nn.Module):
 
     def heads(self, x: Tensor) -> Tensor:
         """(N, T, D) → (N, H, T, K)."""
-        return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+        return x.view(*x.shape[:-1], self.num_heads, -1).transpose(1, 2)
 
     def memory_kv(self, memory_NMD: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values of the memory tokens, with the layer's own projections (no queries)."""
@@ -125,7 +125,7 @@ class Block(nn.Module):
 
         ``k_cache`` and ``v_cache`` are (N, H, M + T, K), the memory in front.
         """
-        q, k, v = self.qkv(rms_norm(x_ND)).unflatten(-1, (3, self.num_heads, -1)).unbind(1)
+        q, k, v = self.qkv(rms_norm(x_ND)).view(len(x_ND), 3, self.num_heads, -1).unbind(1)
         k_cache[:, :, position] = k
         v_cache[:, :, position] = v
         keys, values = k_cache[:, :, : position + 1], v_cache[:, :, : position + 1]
@@ -190,9 +190,14 @@ class AutoencoderNetwork(nn.Module):
 
     # ---------------------------------------------------------------- decoder
 
+    @property
+    def decoder_blocks(self) -> list[Block]:
+        """The decoder's layers, typed."""
+        return cast("list[Block]", list(self.decoder))
+
     def memory(self, concepts_NC: Tensor) -> tuple[Tensor, Tensor]:
         """Project concepts to (N, M, D) memory tokens and to an (N, D) offset added to every decoder input."""
-        memory = self.to_memory(concepts_NC).unflatten(-1, (self.config.memory_tokens, self.config.width))
+        memory = self.to_memory(concepts_NC).view(-1, self.config.memory_tokens, self.config.width)
         return rms_norm(memory), self.to_bias(concepts_NC)
 
     def decode_hidden(self, concepts_NC: Tensor, inputs_NT: Tensor, lang_N: Tensor) -> Tensor:
@@ -229,10 +234,11 @@ class AutoencoderNetwork(nn.Module):
         return F.linear(hidden, self.embedding.weight).float()
 
     def start(self, concepts_NC: Tensor, max_steps: int) -> tuple[list[Tensor], list[Tensor], Tensor]:
-        """Allocate the decoder's caches with the memory in front; returns keys, values (per layer) and the input offset."""
+        """Allocate the decoder's caches, memory in front: keys and values of each layer, and the input offset."""
         memory, bias = self.memory(concepts_NC)
-        keys, values = [], []
-        for layer in self.decoder:
+        keys: list[Tensor] = []
+        values: list[Tensor] = []
+        for layer in self.decoder_blocks:
             k, v = layer.memory_kv(memory)
             room = (k.shape[0], k.shape[1], k.shape[2] + max_steps, k.shape[3])
             for cache, part in ((keys, k), (values, v)):
@@ -245,6 +251,6 @@ class AutoencoderNetwork(nn.Module):
         """Decoder state for input ``t`` (0 is the language), updating the caches in place."""
         hidden = rms_norm(embedded_ND) + self.decoder_positions[t] + bias_ND
         position = self.config.memory_tokens + t
-        for layer, k, v in zip(self.decoder, keys, values, strict=True):
+        for layer, k, v in zip(self.decoder_blocks, keys, values, strict=True):
             hidden = layer.step(hidden, k, v, position, None)
         return rms_norm(hidden)

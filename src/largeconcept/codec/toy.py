@@ -1,4 +1,5 @@
-"""A codec without weights, for tests and for trying the tools: hashed character n-grams, and recall by nearest neighbour.
+"""A codec without weights, for tests and for trying the tools: hashed character n-grams, and recall by nearest
+neighbour.
 
 It is deterministic, needs no training, and puts similar strings near one another. It can only decode sentences that it
 has seen: those given to ``remember`` and those it encoded itself.
@@ -8,12 +9,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from largeconcept.errors import DataError, LanguageError
+from largeconcept.errors import CheckpointError, DataError, LanguageError
+from largeconcept.io import read_json, write_json
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -102,3 +105,24 @@ class ToyCodec:
             total += np.random.default_rng(seed).standard_normal(self._dim)
         total /= max(float(np.sqrt(np.mean(total**2))), 1e-12)
         return total.astype(np.float32)
+
+    def save_pretrained(self, folder: str | Path) -> str:
+        """Write dimension and remembered sentences; return the fingerprint."""
+        write_json(
+            Path(folder) / "config.json",
+            {"type": "toy", "format_version": 1, "dim": self._dim, "sentences": list(self._memory)},
+        )
+        return self.fingerprint
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path) -> ToyCodec:
+        """Read a saved toy codec.
+
+        Raises:
+            CheckpointError: the file is missing or of another kind.
+        """
+        path = Path(folder) / "config.json"
+        data = read_json(path)
+        if not isinstance(data, dict) or data.get("type") != "toy":
+            raise CheckpointError("not a toy codec", where=path)
+        return cls(int(data["dim"]), [str(sentence) for sentence in data["sentences"]])

@@ -64,7 +64,8 @@ class SentenceTable:
         languages: Sequence[str] | None = None,
         max_tokens: int = 128,
     ) -> SentenceTable:
-        """Tokenise sentences and pairs; equal sentences of one language share a row, too long or empty ones are left out.
+        """Tokenise sentences and pairs; equal sentences of one language share a row, too long or empty ones are left
+        out.
 
         Args:
             encode: texts to token ids.

@@ -1,14 +1,15 @@
 """What a codec is trained on: reconstruction, translation and alignment, under noise on the concept.
 
-* reconstruction: the sentence from its own concept, some encoder tokens hidden (denoising auto-encoding, SONAR section 3);
+* reconstruction: the sentence from its own concept, some encoder tokens hidden (denoising auto-encoding, SONAR section
+3);
 * translation: a sentence from the concept of its translation, in the target's language;
-* alignment: concepts of translations attract, those of other sentences in the batch repel (InfoNCE) plus a squared distance
-  (the MSE term of SONAR, arXiv 2308.11466, equation 1);
-* robustness: the decoder sees the concept under Gaussian noise of random strength and channel dropout, and some of its own
-  inputs are hidden, so it reads the concept rather than guessing from the words before.
+* alignment: concepts of translations attract, those of other sentences in the batch repel (InfoNCE) plus a squared
+  distance (the MSE term of SONAR, arXiv 2308.11466, equation 1);
+* robustness: the decoder sees the concept under Gaussian noise of random strength and channel dropout, and some of its
+  own inputs are hidden, so it reads the concept rather than guessing from the words before.
 
-The vocabulary loss never holds the (tokens × vocabulary) scores of a whole batch: :class:`ChunkedCrossEntropy` computes loss
-and gradient chunk by chunk in the forward pass.
+The vocabulary loss never holds the (tokens × vocabulary) scores of a whole batch: :class:`ChunkedCrossEntropy`
+computes loss and gradient chunk by chunk in the forward pass.
 """
 
 from __future__ import annotations
@@ -38,8 +39,8 @@ class CodecObjectiveConfig(Config):
     Attributes:
         encoder_mask: share of encoder input tokens hidden in reconstruction.
         decoder_mask: share of decoder input tokens hidden.
-        noise: largest standard deviation of the Gaussian noise on the unit-variance concept; each sentence draws its own
-            strength uniformly from 0 to this.
+        noise: largest standard deviation of the Gaussian noise on the unit-variance concept; each sentence draws its
+            own strength uniformly from 0 to this.
         concept_dropout: share of channels set to zero.
         contrastive, contrastive_temperature: weight and temperature of InfoNCE on translation pairs.
         alignment: weight of the mean squared distance between the concepts of a pair.
@@ -83,14 +84,12 @@ class ChunkedCrossEntropy(torch.autograd.Function):
     """Summed cross-entropy of ``hidden @ weight.T + offset`` in chunks of rows; the gradient is made on the way.
 
     Peak memory is one (chunk, V) matrix instead of three of (rows, V), and each chunk is still in the cache when its
-    gradient is formed. Rows whose target is ``IGNORE`` cost nothing. Products run in the dtype of ``hidden``, the softmax and
-    the sum in float32.
+    gradient is formed. Rows whose target is ``IGNORE`` cost nothing. Products run in the dtype of ``hidden``, the
+    softmax and the sum in float32.
     """
 
     @staticmethod
-    def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, offset: Tensor | None, chunk: int
-    ) -> Tensor:
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, offset: Tensor | None, chunk: int) -> Tensor:
         """Return the loss sum, a float32 scalar."""
         rows = (targets != IGNORE).nonzero().squeeze(1)
         hidden_kept, targets_kept = hidden[rows], targets[rows]
@@ -128,9 +127,9 @@ def draw_candidates(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Choose the part of the vocabulary that a training step scores.
 
-    All targets of the batch are in it, and ``num_sampled`` of the other pieces, drawn uniformly without repetition. Adding
-    log(others / sampled) to the scores of the latter makes the sum over the drawn pieces an unbiased estimate of the sum
-    over the whole vocabulary.
+    All targets of the batch are in it, and ``num_sampled`` of the other pieces, drawn uniformly without repetition.
+    Adding log(others / sampled) to the scores of the latter makes the sum over the drawn pieces an unbiased estimate
+    of the sum over the whole vocabulary.
 
     Returns:
         indices (K,) of the pieces, offset (K,) for their scores, targets renumbered to the pieces.
@@ -151,9 +150,7 @@ def draw_candidates(
     return indices, offset, renumbered
 
 
-def perturb(
-    concepts: Tensor, config: CodecObjectiveConfig, normal: Tensor, strength: Tensor, drop: Tensor
-) -> Tensor:
+def perturb(concepts: Tensor, config: CodecObjectiveConfig, normal: Tensor, strength: Tensor, drop: Tensor) -> Tensor:
     """Noise of per-sentence strength (N, 1) and channel dropout on (N, C) concepts.
 
     ``normal`` is (N, C) standard normal, ``strength`` (N, 1) and ``drop`` (N, C) uniform in [0, 1).
@@ -193,7 +190,8 @@ def cross_entropy_sum(
     kind = hidden.device.type
     dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else hidden.dtype
     with torch.autocast(kind, enabled=False):
-        result: Tensor = ChunkedCrossEntropy.apply(hidden.to(dtype), weight, targets, offset, chunk)
+        function: Any = ChunkedCrossEntropy
+        result: Tensor = function.apply(hidden.to(dtype), weight, targets, offset, chunk)
     return result
 
 

@@ -1,7 +1,7 @@
 """Training of the autoencoder codec: length-homogeneous batches, Muon, a budget of steps or of minutes.
 
-Every step is a function of (seed, step) alone: sentences are drawn with replacement from length buckets, so a run that was
-killed and resumed makes the same steps as one that was not, and no data position has to be saved.
+Every step is a function of (seed, step) alone: sentences are drawn with replacement from length buckets, so a run that
+was killed and resumed makes the same steps as one that was not, and no data position has to be saved.
 """
 
 from __future__ import annotations
@@ -99,10 +99,8 @@ class BatchSampler:
         self._mono = self._buckets(lengths, share[table.langs])
         pairs = table.pairs.astype(np.int64)
         pair_lengths = np.maximum(lengths[pairs[:, 0]], lengths[pairs[:, 1]]) if len(pairs) else np.zeros(0, np.int64)
-        # Pairs are drawn evenly over the languages that stand beside the pivot.
-        pair_weights = np.minimum(share[table.langs[pairs[:, 0]]], share[table.langs[pairs[:, 1]]])
-        if len(pairs):
-            pair_weights = np.maximum(share[table.langs[pairs[:, 0]]], share[table.langs[pairs[:, 1]]])
+        # A pair weighs as much as its rarer language.
+        pair_weights = share[table.langs[pairs]].max(axis=1, initial=0.0)
         self._pairs = self._buckets(pair_lengths, pair_weights) if len(pairs) else None
 
     def _buckets(
@@ -230,7 +228,7 @@ class CodecTrainer:
         out.mkdir(parents=True, exist_ok=True)
         atomic_write_text(out / "config.yaml", config.to_yaml())
         if config.compile:
-            self._compile()
+            self.compile()
         writer = MetricWriter(out, resume_step=step)
         began = time.monotonic() - elapsed
         sums: dict[str, float] = {}
@@ -242,7 +240,7 @@ class CodecTrainer:
                 progress = self._progress(step, elapsed)
                 if progress >= 1:
                     break
-                metrics = self._step(step, progress)
+                metrics = self.train_step(step, progress)
                 if not math.isfinite(metrics["loss"]):
                     bad += 1
                     if bad >= 10:
@@ -277,7 +275,8 @@ class CodecTrainer:
             share = max(share, elapsed / (60 * self.config.max_minutes))
         return share
 
-    def _step(self, step: int, progress: float) -> dict[str, float]:
+    def train_step(self, step: int, progress: float) -> dict[str, float]:
+        """Make optimiser step ``step``, with ``progress`` of the budget used up; return sums to log."""
         config = self.config
         self._optimizers.zero_grad()
         sums: dict[str, float] = {}
@@ -318,7 +317,7 @@ class CodecTrainer:
         state: dict[str, Any] = {"seconds": seconds, "config": self.config.to_dict()}
         checkpoint.save(self.config.out, step, self.network, self._optimizers, None, state, parallel)
 
-    def _compile(self) -> None:
+    def compile(self) -> None:
         """Compile encoder, decoder and the vocabulary softmax, for batches of any shape."""
         network: Any = self.network
         network.encode = torch.compile(network.encode, dynamic=True)
@@ -328,7 +327,7 @@ class CodecTrainer:
 
 
 def build_codec_optimizers(network: AutoencoderNetwork, config: CodecTrainConfig) -> Optimizers:
-    """Muon for the matrices of the transformer blocks, AdamW for embeddings, positions and the maps around the concept."""
+    """Muon for the matrices of the blocks, AdamW for embeddings, positions and the maps around the concept."""
     hidden = [p for block in (*network.encoder, *network.decoder) for p in block.parameters()]
     chosen = {id(p) for p in hidden}
     rest = [p for p in network.parameters() if id(p) not in chosen]

@@ -1,0 +1,333 @@
+"""Our own concept space: an autoencoder codec that is trained on text and shipped with the library.
+
+Encoding needs no language; decoding starts from a target language. Files of a saved codec: ``config.json`` (network,
+storage, fingerprint, metadata), ``model.safetensors`` (float32, or int8 rows with scales) and ``tokenizer.model``.
+
+Shape letters: N sentences, C concept dimension.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import torch
+from torch import Tensor
+
+from largeconcept.codec.decoding import SamplingOptions, beam_search, write_tokens
+from largeconcept.codec.network import AutoencoderConfig, AutoencoderNetwork
+from largeconcept.codec.tokenizer import Tokenizer, clean
+from largeconcept.errors import CheckpointError, ConfigError, DataError, LanguageError, did_you_mean
+from largeconcept.int8 import dequantize_rows, quantize_rows
+from largeconcept.io import (
+    fingerprint,
+    load_strict,
+    read_json,
+    read_safetensors,
+    require_folder,
+    write_json,
+    write_safetensors,
+)
+from largeconcept.languages import flores
+
+FORMAT_VERSION = 1
+Storage = Literal["float32", "int8"]
+
+
+class AutoencoderCodec:
+    """Sentences to concepts and back, with a trained :class:`AutoencoderNetwork`.
+
+    Args:
+        network: the trained network; put into evaluation mode.
+        tokenizer: its vocabulary.
+        metadata: what is known about the training, written into ``config.json``.
+    """
+
+    def __init__(
+        self, network: AutoencoderNetwork, tokenizer: Tokenizer, metadata: dict[str, Any] | None = None
+    ) -> None:
+        if tokenizer.vocab_size != network.config.vocab_size:
+            raise CheckpointError(
+                "tokenizer and network have different vocabularies",
+                where="codec",
+                expected=network.config.vocab_size,
+                got=tokenizer.vocab_size,
+            )
+        self.network = network.eval()
+        self.tokenizer = tokenizer
+        self.metadata = dict(metadata or {})
+        # Tensors as they lie on disk: kept so that saving a loaded codec again gives the same fingerprint.
+        self._stored: tuple[Storage, dict[str, Tensor]] | None = None
+        self._fingerprint: str | None = None
+
+    @property
+    def config(self) -> AutoencoderConfig:
+        """Shape of the network."""
+        return self.network.config
+
+    @property
+    def dim(self) -> int:
+        """C, the number of channels of a concept."""
+        return self.network.config.dim
+
+    @property
+    def languages(self) -> tuple[str, ...]:
+        """FLORES-200 codes that ``decode`` can write."""
+        return self.network.config.languages
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of weights as stored, vocabulary and shape; equal fingerprints mean the same concept space."""
+        if self._fingerprint is None:
+            storage, stored = self._stored or ("float32", dict(self.network.state_dict()))
+            self._fingerprint = _fingerprint(stored, self.tokenizer, self.config, storage)
+        return self._fingerprint
+
+    # ------------------------------------------------------------------ text to concepts
+
+    @torch.inference_mode()
+    def encode(
+        self,
+        sentences: Sequence[str],
+        lang: str | Sequence[str] | None = None,
+        *,
+        batch_tokens: int = 8192,
+        on_long: Literal["truncate", "error"] = "truncate",
+    ) -> Tensor:
+        """Return (N, C) float32 concepts of variance one.
+
+        Args:
+            sentences: one concept is made of each.
+            lang: not needed and not used; accepted so that codecs can be exchanged.
+            batch_tokens: tokens, padding included, that go through the network at once; sentences are sorted by length.
+            on_long: what to do with a sentence of more than ``config.max_tokens`` tokens: keep its beginning with a
+                warning, or fail.
+
+        Raises:
+            DataError: a sentence is not a string, is empty, or is too long under ``on_long="error"``.
+        """
+        if isinstance(sentences, str):
+            raise DataError("expected a list of sentences", where="encode", got="one string", hint="use [text]")
+        for i, sentence in enumerate(sentences):
+            if not isinstance(sentence, str) or not clean(sentence):
+                raise DataError(
+                    "an empty sentence" if isinstance(sentence, str) else "not a string",
+                    where=f"sentences[{i}]",
+                    got=repr(sentence),
+                )
+        ids = self.tokenizer.encode(list(sentences))
+        limit = self.config.max_tokens
+        too_long = [i for i, row in enumerate(ids) if len(row) > limit]
+        if too_long:
+            first = too_long[0]
+            if on_long == "error":
+                raise DataError(
+                    "a sentence is too long",
+                    where=f"sentences[{first}]",
+                    got=f"{len(ids[first])} tokens",
+                    expected=f"≤ {limit}",
+                    hint="segment the text with a smaller max_chars",
+                )
+            warnings.warn(
+                f"{len(too_long)} sentence(s) have more than {limit} tokens and were cut; the first is number {first}",
+                stacklevel=2,
+            )
+            ids = [row[:limit] for row in ids]
+        out = torch.empty(len(ids), self.dim)
+        device = self.network.embedding.weight.device
+        for rows in _by_length([len(row) for row in ids], batch_tokens):
+            longest = max(len(ids[i]) for i in rows)
+            tokens = torch.tensor([ids[i] + [0] * (longest - len(ids[i])) for i in rows], device=device)
+            lengths = torch.tensor([len(ids[i]) for i in rows], device=device)
+            encoded = self.network.encode(tokens, lengths)
+            out[torch.tensor(rows)] = encoded[:, : self.dim].float().cpu()
+        return out
+
+    # ------------------------------------------------------------------ concepts to text
+
+    @torch.inference_mode()
+    def decode(
+        self,
+        concepts: Tensor,
+        lang: str | Sequence[str],
+        *,
+        method: str = "beam",
+        num_beams: int = 4,
+        max_length: int = 128,
+        batch_tokens: int = 8192,
+        temperature: float = 1.0,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        seed: int | None = None,
+    ) -> list[str]:
+        """Return one sentence for each of the (N, C) concepts.
+
+        Args:
+            concepts: on any device, any float type.
+            lang: target language, one for all or one per row; FLORES-200 or BCP-47.
+            method: ``beam`` (mean log-probability, ``num_beams``), ``greedy`` or ``sample`` (``temperature``,
+                ``top_k``, ``top_p``, ``seed``).
+            max_length: most tokens of a sentence, at most ``config.max_tokens``.
+            batch_tokens: bounds the rows that are written at once (rows × beams × ``max_length``).
+
+        Raises:
+            DataError: a wrong shape or a value that is not finite.
+            LanguageError: the codec cannot write a language.
+            ConfigError: an unknown method or a setting out of range.
+        """
+        rows = self._checked(concepts)
+        number = self._language_indices(lang, len(rows))
+        if method not in ("beam", "greedy", "sample"):
+            raise ConfigError("unknown decoding method", where="method", got=method, expected="beam, greedy or sample")
+        if num_beams < 1 or max_length < 1 or temperature <= 0 or not 0 < top_p <= 1 or top_k < 0:
+            raise ConfigError(
+                "a decoding setting is out of range",
+                got=f"{num_beams=} {max_length=} {temperature=} {top_k=} {top_p=}",
+            )
+        max_length = min(max_length, self.config.max_tokens)
+        beams = num_beams if method == "beam" else 1
+        group = max(1, 16 * batch_tokens // (max_length * beams))
+        generator = torch.Generator()
+        if seed is not None:
+            generator.manual_seed(seed)
+        else:
+            generator.seed()
+        written: list[list[int]] = []
+        for start in range(0, len(rows), group):
+            part, langs = rows[start : start + group], number[start : start + group]
+            if method == "beam" and num_beams > 1:
+                written += beam_search(self.network, part, langs, max_length, num_beams)
+            else:
+                options = SamplingOptions(temperature, top_k, top_p) if method == "sample" else None
+                written += write_tokens(self.network, part, langs, max_length, generator, options)
+        return self.tokenizer.decode(written)
+
+    def _checked(self, concepts: Tensor) -> Tensor:
+        if concepts.ndim != 2 or concepts.shape[1] != self.dim:
+            raise DataError(
+                "wrong shape",
+                where="concepts",
+                expected=f"(N, {self.dim})",
+                got=tuple(concepts.shape),
+                hint="were these concepts made with another codec?",
+            )
+        weight = self.network.embedding.weight
+        rows = concepts.detach().to(device=weight.device, dtype=weight.dtype)
+        finite = torch.isfinite(rows).all(dim=1)
+        if not bool(finite.all()):
+            raise DataError("a concept is not finite", where=f"concepts[{int((~finite).nonzero()[0])}]")
+        return rows
+
+    def _language_indices(self, lang: str | Sequence[str], rows: int) -> Tensor:
+        codes = [lang] * rows if isinstance(lang, str) else list(lang)
+        if len(codes) != rows:
+            raise LanguageError("one language per row is needed", where="lang", expected=rows, got=len(codes))
+        numbers = []
+        for code in codes:
+            full = flores(code)
+            if full not in self.languages:
+                raise LanguageError(
+                    "this codec cannot write the language", got=code, hint=did_you_mean(full, self.languages)
+                )
+            numbers.append(self.languages.index(full))
+        return torch.tensor(numbers, dtype=torch.long, device=self.network.embedding.weight.device)
+
+    def to(self, device: str | torch.device) -> Self:
+        """Move the network to a device."""
+        self.network.to(device)
+        return self
+
+    # ------------------------------------------------------------------ files
+
+    def save_pretrained(self, folder: str | Path, storage: Storage | None = None) -> str:
+        """Write the codec and return its fingerprint.
+
+        Args:
+            folder: made if it is missing.
+            storage: ``float32``, or ``int8`` (a quarter of the size, weights rounded); by default as it was loaded.
+        """
+        storage = storage or (self._stored[0] if self._stored else "float32")
+        if self._stored is not None and self._stored[0] == storage:
+            stored = self._stored[1]
+        else:
+            weights = {name: tensor.detach().cpu() for name, tensor in self.network.state_dict().items()}
+            stored = quantize_rows(weights) if storage == "int8" else weights
+        mark = _fingerprint(stored, self.tokenizer, self.config, storage)
+        folder = Path(folder)
+        write_safetensors(folder / "model.safetensors", stored)
+        self.tokenizer.save(folder / "tokenizer.model")
+        write_json(
+            folder / "config.json",
+            {
+                "type": "autoencoder",
+                "format_version": FORMAT_VERSION,
+                "network": self.config.to_dict(),
+                "storage": storage,
+                "fingerprint": mark,
+                "metadata": self.metadata,
+            },
+        )
+        return mark
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path) -> AutoencoderCodec:
+        """Read a saved codec.
+
+        Raises:
+            CheckpointError: a file is missing, damaged, of a newer format, or does not belong to the others.
+        """
+        folder = require_folder(folder, "codec")
+        data = read_json(folder / "config.json")
+        if not isinstance(data, dict) or data.get("type") != "autoencoder" or "network" not in data:
+            raise CheckpointError("not an autoencoder codec", where=folder / "config.json")
+        if data.get("format_version", 0) > FORMAT_VERSION:
+            raise CheckpointError(
+                "written by a newer version of the library",
+                where=folder / "config.json",
+                got=data["format_version"],
+                expected=f"≤ {FORMAT_VERSION}",
+                hint="upgrade largeconcept",
+            )
+        config = AutoencoderConfig.from_dict(data["network"], where=str(folder / "config.json"))
+        storage: Storage = "int8" if data.get("storage") == "int8" else "float32"
+        stored = read_safetensors(folder / "model.safetensors")
+        tokenizer = Tokenizer.from_file(folder / "tokenizer.model")
+        with torch.device("meta"):
+            network = AutoencoderNetwork(config)
+        network.to_empty(device="cpu")
+        load_strict(network, dequantize_rows(stored), folder / "model.safetensors")
+        codec = cls(network, tokenizer, data.get("metadata"))
+        codec._stored = (storage, stored)
+        expected = data.get("fingerprint")
+        if expected is not None and codec.fingerprint != expected:
+            raise CheckpointError(
+                "weights or vocabulary do not match the codec's fingerprint",
+                where=folder,
+                expected=expected,
+                got=codec.fingerprint,
+                hint="a file was changed or replaced; copy the folder again",
+            )
+        return codec
+
+
+def _fingerprint(stored: dict[str, Tensor], tokenizer: Tokenizer, config: AutoencoderConfig, storage: str) -> str:
+    shape = json.dumps([storage, config.to_dict()], sort_keys=True).encode()
+    return fingerprint(stored, hashlib.sha256(tokenizer.model).digest(), shape)
+
+
+def _by_length(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:
+    """Group indices by similar length so that (longest × count) stays within the budget."""
+    groups: list[list[int]] = []
+    current: list[int] = []
+    for i in sorted(range(len(lengths)), key=lambda j: lengths[j]):
+        if current and lengths[i] * (len(current) + 1) > batch_tokens:
+            groups.append(current)
+            current = []
+        current.append(i)
+    if current:
+        groups.append(current)
+    return groups

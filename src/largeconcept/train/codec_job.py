@@ -1,0 +1,124 @@
+"""From text files to a saved codec in one call: vocabulary, sentence table, training, files.
+
+Parallel documents (the same id in two languages, with as many sentences in each) give translation pairs; a table of
+pairs may be given besides.
+"""
+
+from __future__ import annotations
+
+import itertools
+import lzma
+import random
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from largeconcept.codec.autoencoder import AutoencoderCodec
+from largeconcept.codec.network import AutoencoderNetwork
+from largeconcept.codec.tokenizer import Tokenizer, clean
+from largeconcept.data.documents import read_documents
+from largeconcept.data.sentence_table import SentenceTable
+from largeconcept.errors import DataError
+from largeconcept.languages import flores
+from largeconcept.train.codec_trainer import CodecTrainConfig, CodecTrainer
+from largeconcept.types import Document
+
+Pair = tuple[str, str, str, str]
+MAX_CHARS = 400  # longer "sentences" are not sentences; they would also make the longest batches
+
+
+def read_pairs(paths: Iterable[str | Path]) -> Iterator[Pair]:
+    """Read translation pairs: tab-separated ``source, language, English, other``, plain or ``.xz``.
+
+    Yields:
+        (eng_Latn, English text, language, other text).
+
+    Raises:
+        DataError: a missing file, or a line without four columns (with its number).
+        LanguageError: an unknown language.
+    """
+    for path in map(Path, paths):
+        try:
+            with (
+                lzma.open(path, "rt", encoding="utf-8") if path.suffix == ".xz" else path.open(encoding="utf-8") as file
+            ):
+                for number, line in enumerate(file, start=1):
+                    columns = line.rstrip("\r\n").split("\t")
+                    if len(columns) != 4:
+                        where = f"{path}:{number}"
+                        raise DataError("expected four tab-separated columns", where=where, got=len(columns))
+                    yield "eng_Latn", columns[2], flores(columns[1].replace("_", "-")), columns[3]
+        except (UnicodeDecodeError, lzma.LZMAError, EOFError, OSError) as error:
+            raise DataError("cannot read the pairs", where=path, got=error) from None
+
+
+def parallel_pairs(documents: Iterable[Document]) -> list[Pair]:
+    """Pair the sentences of documents that share an id, stand in two languages and have as many sentences."""
+    groups: dict[tuple[str | None, str], list[Document]] = defaultdict(list)
+    for document in documents:
+        if document.lang is not None:
+            groups[(document.source, document.id)].append(document)
+    pairs: list[Pair] = []
+    for group in groups.values():
+        for a, b in itertools.combinations(group, 2):
+            if a.lang != b.lang and len(a.sentences) == len(b.sentences):
+                pairs.extend(
+                    (a.lang or "", x, b.lang or "", y) for x, y in zip(a.sentences, b.sentences, strict=True) if x != y
+                )
+    return pairs
+
+
+def train_codec(
+    inputs: Sequence[str | Path],
+    config: CodecTrainConfig,
+    *,
+    pairs: Sequence[str | Path] = (),
+    storage: str = "float32",
+    metadata: dict[str, Any] | None = None,
+) -> AutoencoderCodec:
+    """Train a codec on documents and save it to ``<out>/codec``.
+
+    Args:
+        inputs: files or globs that ``read_documents`` understands, with languages.
+        config: the run; ``network.languages`` chooses which languages are used.
+        pairs: tables that :func:`read_pairs` understands.
+        storage: ``float32`` or ``int8`` files.
+        metadata: added to the codec's ``config.json``.
+
+    Raises:
+        DataError: no usable sentence.
+    """
+    out = Path(config.out)
+    codes = config.network.languages
+    tokenizer_path, table_path = out / "tokenizer.model", out / "sentences.npz"
+    if not (tokenizer_path.is_file() and table_path.is_file()):
+        documents = [d for d in read_documents(inputs) if d.lang in codes]
+        texts = [(d.lang or "", clean(s)) for d in documents for s in d.sentences if 0 < len(s) <= MAX_CHARS]
+        texts = [(lang, text) for lang, text in texts if text]
+        if not texts:
+            raise DataError(
+                "no sentence in the codec's languages",
+                where=", ".join(map(str, inputs)),
+                expected=", ".join(codes),
+                hint="documents need a lang field and sentences",
+            )
+        links = [
+            (la, clean(a), lb, clean(b))
+            for la, a, lb, b in itertools.chain(parallel_pairs(documents), read_pairs(pairs))
+            if la in codes and lb in codes and 0 < len(a) <= MAX_CHARS and 0 < len(b) <= MAX_CHARS
+        ]
+        sample = [text for _, text in texts]
+        random.Random(config.seed).shuffle(sample)
+        tokenizer = Tokenizer.train(sample[:500_000], config.network.vocab_size, seed=config.seed)
+        table = SentenceTable.build(
+            tokenizer.encode, texts, links, languages=codes, max_tokens=config.network.max_tokens
+        )
+        table.save(table_path)
+        tokenizer.save(tokenizer_path)
+    tokenizer, table = Tokenizer.from_file(tokenizer_path), SentenceTable.load(table_path)
+    network: AutoencoderNetwork = CodecTrainer(config, table).fit()
+    known = {"sentences": len(table), "pairs": len(table.pairs), "tokens": int(table.offsets[-1])}
+    codec = AutoencoderCodec(network, tokenizer, {**known, **(metadata or {})})
+    codec.save_pretrained(out / "codec", "int8" if storage == "int8" else "float32")
+    return AutoencoderCodec.from_pretrained(out / "codec")

@@ -1,0 +1,25 @@
+from __future__ import annotations
+
+import torch
+
+from largeconcept.int8 import dequantize_rows, quantize_rows
+
+
+def test_rows_move_by_at_most_half_a_step() -> None:
+    torch.manual_seed(0)
+    tensors = {
+        "a": torch.randn(7, 33) * torch.logspace(-3, 3, 7)[:, None],
+        "b": torch.randn(5),
+        "c": torch.randn(3, 2, 4),
+    }
+    tensors["a"][2] = 0
+    stored = quantize_rows(tensors)
+    assert stored["a"].dtype == torch.int8 and stored["b"].dtype == torch.float32
+    back = dequantize_rows(stored)
+    assert back.keys() == tensors.keys() and back["c"].shape == (3, 2, 4)
+    step = tensors["a"].abs().amax(1, keepdim=True) / 127
+    assert ((back["a"] - tensors["a"]).abs() <= step / 2 * 1.001).all()
+    assert torch.equal(back["b"], tensors["b"])
+    assert torch.equal(back["a"][2], torch.zeros(33))
+    passed = {"x": torch.arange(4, dtype=torch.int8)}
+    assert torch.equal(dequantize_rows(passed)["x"], passed["x"])
