@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import io
+import sys
 from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -52,3 +56,61 @@ def make_pipeline() -> Callable[..., Any]:
         )
 
     return make
+
+
+@dataclass(frozen=True)
+class CliResult:
+    """What a command line did."""
+
+    status: int
+    out: str
+    err: str
+
+    def error(self, *parts: str) -> None:
+        """Demand one clear line that holds ``parts``, exit status 2, and nothing on standard output."""
+        assert self.status == 2, self
+        lines = self.err.strip().splitlines()
+        assert len(lines) == 1, self.err
+        assert lines[0].startswith("error: "), self.err
+        assert "Traceback" not in self.err
+        assert self.out == ""
+        for part in parts:
+            assert part in lines[0], f"{part!r} is not in {lines[0]!r}"
+
+    def ok(self) -> str:
+        """Demand success; return standard output."""
+        assert self.status == 0, self
+        return self.out
+
+
+@pytest.fixture
+def cli(capsys, monkeypatch) -> Callable[..., CliResult]:
+    """Return a function that runs a command line in this process."""
+
+    def run_cli(*arguments: object, stdin: str | bytes = "") -> CliResult:
+        from largeconcept.cli.main import run
+
+        data = stdin.encode() if isinstance(stdin, str) else stdin
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data), encoding="utf-8"))
+        capsys.readouterr()
+        status = run([str(one) for one in arguments])
+        out, err = capsys.readouterr()
+        return CliResult(status, out, err)
+
+    return run_cli
+
+
+@pytest.fixture(scope="session")
+def saved_pipeline(make_pipeline, tmp_path_factory) -> Path:
+    """A saved two-tower pipeline of 16 channels; do not change its files."""
+    return Path(make_pipeline(max_length=12).save_pretrained(tmp_path_factory.mktemp("shared") / "pipeline"))
+
+
+@pytest.fixture(scope="session")
+def toy_codec(tmp_path_factory) -> Path:
+    """The folder of a saved toy codec of 16 channels; do not change its files."""
+    from largeconcept.codec.toy import ToyCodec
+
+    folder = tmp_path_factory.mktemp("shared") / "toy16"
+    ToyCodec(16, SENTENCES).save_pretrained(folder)
+    return folder

@@ -93,7 +93,7 @@ def read_inputs(inputs: Sequence[str] | None, texts: Sequence[str] | None, lang:
     """
     from largeconcept.types import Document
 
-    documents = [Document(id=f"text-{i}", text=text, lang=lang) for i, text in enumerate(texts or ())]
+    documents = [Document(id=f"text {i}" if i else "text", text=text, lang=lang) for i, text in enumerate(texts or ())]
     names = list(inputs or ())
     if not names and not documents:
         if sys.stdin.isatty():

@@ -79,7 +79,10 @@ def decode(
     beams: Beams = 4,
     json: Json = False,
 ) -> None:
-    """Turn concepts into sentences, one a line."""
+    """Turn concepts into sentences.
+
+    Prints one sentence a line.
+    """
     from largeconcept.generate.files import parse_json_lines, read_concepts
     from largeconcept.generate.texts import check_concepts, writable
     from largeconcept.hub import check_fingerprint

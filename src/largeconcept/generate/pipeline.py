@@ -389,7 +389,7 @@ class ConceptPipeline:
         self._options(max_concepts, seed, options)  # complains before any work is done
         documents, many = as_documents(text)
         languages = [self._output_language(lang, input_lang, document) for document in documents]
-        names = [f"text {i}" if many else "text" for i in range(len(documents))]
+        names = [document.where or document.id for document in documents]
         sentences = [self._sentences(*one, input_lang) for one in zip(documents, names)]
         if not documents:
             return []

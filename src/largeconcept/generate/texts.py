@@ -75,9 +75,7 @@ def translate(
     options = as_config(DecodingOptions, decoding, "decoding")
     many = not isinstance(text, str | Document)
     documents = [as_document(text, "text")] if isinstance(text, str | Document) else as_documents(text)[0]
-    pieces = [
-        split(document, segmenter, input_lang, f"text {i}" if many else "text") for i, document in enumerate(documents)
-    ]
+    pieces = [split(document, segmenter, input_lang, document.where or document.id) for document in documents]
     if not pieces:
         return []
     rows = [[sentence for sentence, _ in row] for row in pieces]
