@@ -249,7 +249,7 @@ class _Inspector:
         _, values = flat_concepts(array, self.dataset.dim)
         wide = values.astype(np.float32)
         norms: npt.NDArray[np.float32] = np.asarray(np.sqrt(np.einsum("nc,nc->n", wide, wide)), dtype=np.float32)
-        self._items(~np.isfinite(norms), counts, "a concept is not finite", column)
+        self._items(np.logical_not(np.isfinite(norms)), counts, "a concept is not finite", column)
         self._items(np.less_equal(norms, 0), counts, "a concept is all zeros", column)
         return norms
 

@@ -1,0 +1,294 @@
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from largeconcept.data.loader import ConceptLoader, LoaderConfig
+from largeconcept.data.sequences import sample_id, windows
+from largeconcept.errors import CheckpointError, ConfigError, DataError
+from largeconcept.types import ConceptBatch
+
+END = -len("End of text.")
+PROMPT = -len("[MODEL]:")
+Make = Callable[..., Path]
+
+
+def config(*paths: Path, **keywords: Any) -> LoaderConfig:
+    data = {"batch_concepts": 48, "max_length": 16, "shuffle_window": 200, **keywords}
+    return LoaderConfig.from_dict({"sources": [str(path) for path in paths], **data})
+
+
+def rows(batches: Iterable[ConceptBatch]) -> list[tuple[int, list[list[float]]]]:
+    """Return (sample id, vectors) of every row; checks the padding."""
+    result = []
+    for batch in batches:
+        assert batch.concepts.dtype == torch.float32
+        assert int(batch.lengths.max()) == batch.concepts.shape[1]
+        for row, length, id in zip(batch.concepts, batch.lengths.tolist(), batch.sample_ids.tolist()):
+            assert not row[length:].any()
+            result.append((id, row[:length].tolist()))
+    return result
+
+
+def lengths(seed: int, count: int, high: int = 25) -> list[int]:
+    return np.random.default_rng(seed).integers(1, high, count).tolist()
+
+
+@given(st.integers(1, 400), st.integers(2, 40), st.integers(1, 20))
+def test_windows_cover_everything(length: int, max_length: int, min_length: int) -> None:
+    min_length = min(min_length, max_length // 2) or 1
+    found = windows(length, max_length, min_length)
+    assert [start for start, _ in found] == [0, *[stop for _, stop in found[:-1]]]
+    assert found[-1][1] == length
+    assert all(stop - start <= max_length for start, stop in found)
+    if length >= min_length:
+        assert all(stop - start >= min_length for start, stop in found)
+    assert len(found) == -(-length // max_length)
+
+
+def test_documents_are_closed_and_wrapped(make_dataset: Make) -> None:
+    loader = ConceptLoader(config(make_dataset([3, 16, 40])))
+    found = {vectors[0][0] * 100 + vectors[0][1]: vectors for _, vectors in rows(loader.epoch())}
+    assert [v[:2] for v in found[0]] == [[0, 0], [0, 1], [0, 2], [0, 0]]
+    assert found[0][-1][-1] == END
+    # 16 sentences and the end are 17: the end does not stand alone, it takes a sentence along
+    assert (len(found[100]), len(found[115])) == (15, 2)
+    assert found[100][-1][1] == 14
+    assert found[115][0][1] == 15
+    assert found[115][-1][-1] == END
+    assert (len(found[200]), len(found[216]), len(found[232])) == (16, 16, 9)
+    assert [v[1] for window in (found[200], found[216], found[232][:-1]) for v in window] == list(range(40))
+    assert loader.omissions.short_documents == 0
+
+
+def test_without_end_concept_short_documents_are_counted(make_dataset: Make) -> None:
+    loader = ConceptLoader(config(make_dataset([1, 2, 5, 1]), append_end=False))
+    assert sorted(len(vectors) for _, vectors in rows(loader.epoch())) == [2, 5]
+    assert loader.omissions.short_documents == 2
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_no_document_is_lost_or_repeated(make_dataset: Make, seed: int) -> None:
+    sizes = lengths(seed, 1500)
+    path = make_dataset(sizes)
+    expected = Counter((float(d), float(i)) for d, size in enumerate(sizes) for i in range(size))
+
+    def concepts(batches: Iterable[ConceptBatch]) -> Counter[tuple[float, float]]:
+        return Counter((v[0], v[1]) for _, vectors in rows(batches) for v in vectors if v[-1] != END)
+
+    assert concepts(ConceptLoader(config(path)).epoch()) == expected
+    loader = ConceptLoader(config(path, seed=seed))
+    epochs: list[list[ConceptBatch]] = [[], [], []]
+    while not epochs[2]:
+        step = loader.next_step()
+        epochs[loader.state_dict()["sources"][0]["epoch"]] += step  # a pool never reaches over the end of an epoch
+    assert concepts(epochs[0]) == concepts(epochs[1]) == expected
+    first, second = ([id for id, _ in rows(epoch)] for epoch in epochs[:2])
+    assert first != second
+    assert sorted(first) == sorted(second)  # ids do not depend on the epoch
+
+
+def test_small_dataset_does_not_meet_itself_in_a_batch(make_dataset: Make) -> None:
+    loader = ConceptLoader(config(make_dataset([3, 2, 4])))
+    for _ in range(5):
+        (batch,) = loader.next_step()
+        assert len(set(batch.sample_ids.tolist())) == len(batch.sample_ids) == 3
+
+
+def test_stream_does_not_depend_on_world_size(make_dataset: Make) -> None:
+    path, other = make_dataset(lengths(2, 300)), make_dataset(lengths(3, 200), "other")
+    settings = config(path, other, micro_batches=4, seed=5)
+    whole = ConceptLoader(settings)
+    expected = [rows(whole.next_step()) for _ in range(12)]
+    for world_size in (2, 4):
+        loaders = [ConceptLoader(settings, rank, world_size) for rank in range(world_size)]
+        for step in expected:
+            parts = [loader.next_step() for loader in loaders]
+            assert all(len(part) == 4 // world_size for part in parts)
+            interleaved = [batch for group in zip(*parts) for batch in group]
+            assert rows(interleaved) == step
+        assert len({json.dumps(loader.state_dict()) for loader in loaders}) == 1
+        assert loaders[0].state_dict() == whole.state_dict()
+        once = [batch for loader in loaders for batch in loader.epoch()]
+        assert sorted(rows(once)) == sorted(rows(whole.epoch()))
+
+
+def test_resume_is_exact_at_every_step_and_world_size(make_dataset: Make) -> None:
+    settings = config(make_dataset(lengths(4, 40)), make_dataset(lengths(5, 60), "b"), micro_batches=4, seed=1)
+    loader = ConceptLoader(settings)
+    states, steps = [], []
+    for _ in range(30):
+        states.append(json.loads(json.dumps(loader.state_dict())))
+        steps.append(rows(loader.next_step()))
+    assert states[-1]["pool"] > 2
+    assert states[-1]["sources"][0]["epoch"] > 0
+    assert any(state["used"] % 4 for state in states)  # steps that reach over the border of a pool
+    for start in range(30):
+        resumed = ConceptLoader(settings)
+        resumed.load_state_dict(states[start])
+        assert resumed.step == start
+        assert resumed.state_dict() == states[start]
+        assert [rows(resumed.next_step()) for _ in steps[start : start + 3]] == steps[start : start + 3]
+    halves = [ConceptLoader(settings, rank, 2) for rank in range(2)]
+    for half in halves:
+        half.load_state_dict(states[13])
+    parts = [half.next_step() for half in halves]
+    assert rows([batch for pair in zip(*parts) for batch in pair]) == steps[13]
+    used = ConceptLoader(settings)
+    for _ in range(5):
+        used.next_step()
+    used.load_state_dict(states[13])  # a loader that was elsewhere
+    assert rows(used.next_step()) == steps[13]
+
+
+def test_seed_and_settings_matter(make_dataset: Make) -> None:
+    path = make_dataset(lengths(6, 200))
+    first, again, other = (rows(ConceptLoader(config(path, seed=seed)).next_step()) for seed in (1, 1, 2))
+    assert first == again
+    assert first != other
+
+
+def test_mixture_keeps_its_proportions_in_concepts(make_dataset: Make) -> None:
+    a, b = make_dataset(lengths(7, 100, 6)), make_dataset(lengths(8, 300, 30), "b")
+    sources = [{"path": str(a), "weight": 1.0}, {"path": str(b), "weight": 3.0}]
+    loader = ConceptLoader(LoaderConfig.from_dict({**config(a).to_dict(), "sources": sources}))
+    of_a = {sample_id(0, f"d{d}", w) for d in range(100) for w in range(3)}
+    total, share = 0, 0
+    for _ in range(200):
+        for id, vectors in rows(loader.next_step()):
+            total += len(vectors)
+            share += len(vectors) * (id in of_a)
+    assert share / total == pytest.approx(0.25, abs=0.01)
+    drawn = [source["drawn"] for source in loader.state_dict()["sources"]]
+    assert abs(drawn[0] * 3 - drawn[1]) <= 3 * 16 + 16
+
+
+def test_pairs(make_dataset: Make) -> None:
+    path = make_dataset([3, 14, 3, 9], targets=[2, 3, 20, 1])
+    loader = ConceptLoader(config(path))
+    assert loader.supervised
+    found = {}
+    for batch in loader.epoch():
+        assert batch.source_lengths is not None
+        for (_, vectors), source in zip(rows([batch]), batch.source_lengths.tolist()):
+            found[int(vectors[0][0])] = (vectors, source)
+    vectors, source = found[0]
+    assert (len(vectors), source) == (7, 4)
+    assert [v[2] for v in vectors] == [1, 1, 1, 0, 2, 2, 0]
+    assert (vectors[3][-1], vectors[-1][-1]) == (PROMPT, END)
+    vectors, source = found[1]  # too long: the source loses its end, prompt and target stay
+    assert (len(vectors), source) == (16, 12)
+    assert [v[1] for v in vectors[:11]] == list(range(11))
+    assert (vectors[11][-1], vectors[-1][-1]) == (PROMPT, END)
+    assert [v[1] for v in vectors[12:15]] == [0, 1, 2]
+    vectors, source = found[2]  # the target alone is too long: no end
+    assert (len(vectors), source) == (16, 2)
+    assert [v[1] for v in vectors[2:]] == list(range(14))
+    assert loader.omissions.shortened_pairs == 2
+    plain = ConceptLoader(config(path, targets=False))
+    assert not plain.supervised
+    assert all(batch.source_lengths is None for batch in plain.epoch())
+    bare = ConceptLoader(config(path, prompt_text=None, append_end=False))
+    assert sorted(len(v) for _, v in rows(bare.epoch()))[0] == 5
+
+
+def test_targets_that_are_missing(make_dataset: Make) -> None:
+    pairs, plain = make_dataset([3], targets=[2]), make_dataset([3], "plain")
+    for settings in (config(plain, targets=True), config(pairs, plain)):
+        with pytest.raises(DataError, match=r"plain.*no targets"):
+            ConceptLoader(settings)
+    ConceptLoader(config(pairs, plain, targets=False)).next_step()
+
+
+def test_padding_is_small_on_realistic_lengths(make_dataset: Make) -> None:
+    # many short descriptions, some long chapters: median 3, mean about 9, as in a mixed corpus of free texts
+    sizes = np.random.default_rng(0).lognormal(1.2, 1.3, 6000).clip(1, 250).astype(int).tolist()
+    loader = ConceptLoader(config(make_dataset(sizes), batch_concepts=2048, max_length=128, shuffle_window=65536))
+    for batches in ([b for _ in range(40) for b in loader.next_step()], list(loader.epoch())):
+        padded = [b.concepts.shape[0] * b.concepts.shape[1] for b in batches]
+        assert max(padded) <= 2048
+        efficiency = sum(b.num_concepts for b in batches) / sum(padded)
+        assert efficiency > 0.9
+        fill = np.mean(padded) / 2048
+        assert fill > 0.8
+
+
+def test_batches_are_mixed(make_dataset: Make) -> None:
+    """Neighbours in the file do not stay neighbours, and lengths do not come in order."""
+    loader = ConceptLoader(config(make_dataset([4] * 1200 + [9] * 1200), shuffle_window=20000))
+    batches = [loader.next_step()[0] for _ in range(60)]
+    width = [b.concepts.shape[1] for b in batches]
+    assert width not in (sorted(width), sorted(width, reverse=True))
+    gaps = [np.diff(sorted(b.concepts[:, 0, 0].tolist())).mean() for b in batches]
+    assert np.mean(gaps) > 20
+
+
+def test_bad_configurations(make_dataset: Make, make_codec: Any, tmp_path: Path) -> None:
+    path = make_dataset([3, 4])
+    for change, problem in [
+        ({"batch_concepts": 15}, "less than max_length"),
+        ({"min_length": 9}, "twice min_length"),
+        ({"batch_size": 3}, "batch_size"),
+        ({"sources": []}, "sources"),
+        ({"sources": [{"path": str(path), "weight": 0}]}, "weight"),
+    ]:
+        with pytest.raises(ConfigError, match=problem):
+            LoaderConfig.from_dict({**config(path).to_dict(), **change})
+    assert LoaderConfig.from_dict({"sources": "data/mine"}).sources[0].path == "data/mine"
+    with pytest.raises(ConfigError, match=r"shared out evenly.*multiple of 2"):
+        ConceptLoader(config(path, micro_batches=3), 0, 2)
+    with pytest.raises(ConfigError, match="shared out evenly"):
+        ConceptLoader(config(path, micro_batches=2), 0, 4)
+    with pytest.raises(ConfigError, match="rank"):
+        ConceptLoader(config(path), 1, 1)
+    with pytest.raises(DataError, match=r"another concept space.*feedfacefeedface"):
+        ConceptLoader(config(path), fingerprint="0" * 16)
+    with pytest.raises(DataError, match="another dimension; expected 8; got 4"):
+        ConceptLoader(config(path), dim=8)
+    other = make_dataset([3], "other", codec=make_codec(4, "0" * 16))
+    with pytest.raises(DataError, match="another concept space"):
+        ConceptLoader(config(path, other))
+    with pytest.raises(DataError, match=r"no such affix.*Fin\."):
+        ConceptLoader(config(path, end_text="Fin."))
+    with pytest.raises(DataError, match="no such dataset"):
+        ConceptLoader(config(tmp_path / "nothing"))
+    loader = ConceptLoader(config(make_dataset([1, 1], "short"), append_end=False))
+    with pytest.raises(DataError, match="no sequence"):
+        loader.next_step()
+    with pytest.raises(DataError, match="no sequence"):
+        list(loader.epoch())
+
+
+def test_positions_that_do_not_fit(make_dataset: Make) -> None:
+    path = make_dataset(lengths(9, 50))
+    loader = ConceptLoader(config(path))
+    loader.next_step()
+    state = loader.state_dict()
+    damaged: list[tuple[dict[str, Any], str]] = [
+        ({"version": 2}, "version"),
+        ({"config": "x"}, "settings have changed"),
+        ({"data": [[51, 700]]}, "datasets have changed"),
+        ({"used": -1}, "damaged"),
+        ({"used": 10_000}, "damaged"),
+        ({"sources": []}, "damaged"),
+        ({"sources": [{"drawn": 3}]}, "not a position"),
+        ({"sources": [{"drawn": 3, "epoch": 0, "group": 99, "sequence": 0}]}, "not a position"),
+    ]
+    for change, problem in damaged:
+        fresh = ConceptLoader(config(path))
+        with pytest.raises(CheckpointError, match=problem):
+            fresh.load_state_dict({**state, **change})
+            fresh.next_step()
+    with pytest.raises(CheckpointError, match="settings have changed"):
+        ConceptLoader(config(path, batch_concepts=64)).load_state_dict(state)
+    moved = path.rename(path.with_name("moved"))
+    ConceptLoader(config(moved)).load_state_dict(state)
