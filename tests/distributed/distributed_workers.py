@@ -8,9 +8,11 @@ import torch
 import torch.multiprocessing as mp
 from torch import nn
 
+from largeconcept.train.config import RunConfig
+from largeconcept.train.loop import Trainer
 from largeconcept.train.optim import OptimConfig, build_optimizers
 from largeconcept.train.parallel import GradientSum, Parallel
-from largeconcept.train.step import Stepper
+from largeconcept.train.step import Stepper, gather_metrics
 from largeconcept.types import ConceptBatch, Loss
 
 DIM = 5
@@ -134,3 +136,26 @@ def sum_small_buckets(parallel):
         for parameter, value in zip(parameters, summed):
             torch.testing.assert_close(parameter.grad, value)
         model.zero_grad()
+
+
+def agree(parallel):
+    """A signal or a loss that is not finite on one process stops or skips the step on both."""
+    stepper = make_stepper(parallel)
+    before = [p.detach().clone() for p in stepper.model.parameters()]
+    batches = documents(0)[parallel.rank :: 2]
+    if parallel.rank == 1:
+        batches[0].concepts[0, 0, 0] = float("nan")
+    result = stepper(batches, seed=0, step=0, factor=1.0)
+    assert result.skipped and not result.stop
+    assert all(torch.equal(a, b) for a, b in zip(before, stepper.model.parameters()))
+    result = stepper(documents(1)[parallel.rank :: 2], seed=0, step=1, factor=1.0, stop=parallel.rank == 1)
+    assert result.stop and not result.skipped
+    assert not all(torch.equal(a, b) for a, b in zip(before, stepper.model.parameters()))
+    gathered = gather_metrics({f"only{parallel.rank}": (torch.tensor(2.0), torch.tensor(1.0))}, parallel)
+    assert gathered == {"only0": (2.0, 1.0), "only1": (2.0, 1.0)}
+
+
+def fit(parallel, plain):
+    """Train as a configuration says, in this process group."""
+    result = Trainer(RunConfig.from_dict(plain), progress=False).fit()
+    assert result.steps == plain["train"]["max_steps"]

@@ -2,8 +2,22 @@
 
 import pytest
 import torch
-from distributed_workers import documents, make_stepper, merged, run_processes, sum_small_buckets, train_and_save
+from distributed_workers import (
+    agree,
+    documents,
+    fit,
+    make_stepper,
+    merged,
+    run_processes,
+    sum_small_buckets,
+    train_and_save,
+)
+from training_data import build_toy_dataset, toy_run
 
+from largeconcept.io import read_json, read_safetensors
+from largeconcept.train.config import RunConfig
+from largeconcept.train.loop import Trainer
+from largeconcept.train.meters import read_lines
 from largeconcept.train.parallel import Parallel
 
 
@@ -33,6 +47,7 @@ def test_cutting_a_step_into_micro_batches_changes_nothing():
     assert_same(one, alone(cut=False))
 
 
+SETTINGS = {"train__save_every": 3, "schedule__steps": 12}
 SHARES = {"even": [[0, 2, 4], [1, 3, 5]], "one process without work": [[0, 1, 2, 3, 4, 5], []]}
 
 
@@ -40,9 +55,10 @@ SHARES = {"even": [[0, 2, 4], [1, 3, 5]], "one process without work": [[0, 1, 2,
 def two_processes(tmp_path_factory):
     """Everything that needs two processes, in one start of them (a start takes seconds)."""
     out = tmp_path_factory.mktemp("ranks")
-    run_processes(
-        2, (sum_small_buckets,), *[(train_and_save, str(out / name), shares) for name, shares in SHARES.items()]
-    )
+    data = build_toy_dataset(out / "toy")
+    runs = [(train_and_save, str(out / name), shares) for name, shares in SHARES.items()]
+    half = toy_run(data, out / "half", **SETTINGS, train__max_steps=6)
+    run_processes(2, (sum_small_buckets,), (agree,), *runs, (fit, half))
     return out
 
 
@@ -52,3 +68,19 @@ def test_two_processes_equal_one(two_processes, name):
     for key, value in ranks[0]["model"].items():
         assert torch.equal(value, ranks[1]["model"][key]), f"{key} differs between the processes"
     assert_same(alone(), ranks[0])
+
+
+def test_a_run_saved_by_two_processes_goes_on_in_one(two_processes, tmp_path):
+    """Six steps by two processes and six by one are the same run as twelve by one."""
+    data, half = two_processes / "toy" / "data", two_processes / "half"
+    assert read_json(half / "step-00000006" / "state.json")["world_size"] == 2
+    alone = Trainer(RunConfig.from_dict(toy_run(data, tmp_path, **SETTINGS)), progress=False).fit()
+    resumed = Trainer(RunConfig.from_dict(toy_run(data, half, **SETTINGS)), progress=False).fit()
+    assert len(resumed.losses) == 6
+    assert resumed.losses == pytest.approx(alone.losses[6:], rel=1e-4)
+    one, two = read_lines(tmp_path / "metrics.jsonl"), read_lines(half / "metrics.jsonl")
+    assert [line["concepts"] for line in one] == [line["concepts"] for line in two]
+    assert [line["l2"] for line in two] == pytest.approx([line["l2"] for line in one], rel=1e-4)
+    for name, value in read_safetensors(tmp_path / "model" / "model.safetensors").items():
+        other = read_safetensors(half / "model" / "model.safetensors")[name]
+        torch.testing.assert_close(other, value, rtol=1e-3, atol=1e-5, msg=name)

@@ -305,7 +305,7 @@ class _Run:
         rate = clock.since_last(self.concepts)
         values = {**means, "lr": self.config.optim.lr * factor, "concepts": self.concepts, "skipped": self.skipped}
         writer.write(self.step, {**values, "concepts_per_second": rate, "time": time.time()})
-        shown = {name: means[name] for name in ("loss", "grad_norm") if name in means}
+        shown: dict[str, float | int | str] = {name: means[name] for name in ("loss", "grad_norm") if name in means}
         reporter.report(self.step, {**shown, "lr": values["lr"], "concepts/s": round(rate)})
 
     def _evaluate(self, writer: MetricWriter | None, reporter: Reporter) -> None:

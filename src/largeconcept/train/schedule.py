@@ -21,6 +21,8 @@ class LRConfig(Config):
     """How the learning rate moves over a run; rates are relative to ``optim.lr``.
 
     Attributes:
+        steps: length of the schedule; ``None`` is ``train.max_steps``. Set it to stop a run early, or to go on later,
+            without moving the schedule.
         type: ``cosine`` (down to ``final_ratio``), ``wsd`` (warm-up, stable, decay), ``constant``, ``inverse_sqrt``
             (lr·√(w/t) after the warm-up; also called "myle"), ``polynomial``.
         warmup_steps: updates of linear warm-up; ``None`` means 3 % of the run, at most 1,000.
@@ -33,6 +35,7 @@ class LRConfig(Config):
     """
 
     type: ScheduleType = "cosine"
+    steps: int | None = Field(default=None, ge=1)
     warmup_steps: int | None = Field(default=None, ge=0)
     start_ratio: float = Field(default=0.0, ge=0.0, le=1.0)
     final_ratio: float = Field(default=0.025, ge=0.0, le=1.0)
@@ -59,10 +62,13 @@ class LRConfig(Config):
 def lr_factor(config: LRConfig, update: int, max_steps: int) -> float:
     """Return the factor on the peak learning rate at ``update`` (counted from 0) of a run of ``max_steps``.
 
+    ``config.steps``, where it is set, takes the place of ``max_steps``.
+
     The cosine runs over ``max_steps - warmup + 1`` updates, so the value at update ``max_steps`` is just above the
     final rate; ``wsd`` with ``decay_fraction=0.5`` and an exponential decay, ``inverse_sqrt``, and ``polynomial``
     with a power of 200 are the reference implementation's ``wsd``, ``myle`` and ``polynomial``.
     """
+    max_steps = config.steps or max_steps
     warmup = config.warmup(max_steps)
     if config.type != "constant" and update < warmup:
         return config.start_ratio + (1.0 - config.start_ratio) * update / warmup

@@ -57,3 +57,8 @@ def test_settings_that_contradict_each_other_are_refused():
         LRConfig.from_dict({"type": "wsd", "after_end": "restart"})
     with pytest.raises(ConfigError, match="warmup_steps"):
         LRConfig.from_dict({"warmup_step": 3})
+
+
+def test_its_own_length_does_not_move_with_the_run():
+    config = LRConfig(steps=100)
+    assert [lr_factor(config, t, 30) for t in range(30)] == [lr_factor(LRConfig(), t, 100) for t in range(30)]
