@@ -171,6 +171,7 @@ def test_regression_on_pairs_counts_targets_only_and_still_not_the_first_concept
     objective = build_objective(RegressionConfig(), NORMALIZER)
     loss = objective(lambda x, lengths: torch.zeros_like(x), batch_of(documents(), sources=[2, 9, 0, 6]), StepRandom(0))
     assert loss.count == 3 + 0 + 0 + 1
+    assert not objective.target_mask(batch_of(documents(), sources=[0, 0, 0, 0]))[:, 0].any()
     fewer = build_objective(RegressionConfig(min_context=4), NORMALIZER)
     assert fewer(lambda x, lengths: torch.zeros_like(x), batch_of(documents()), StepRandom(0)).count == 1 + 5 + 0 + 3
 
@@ -282,7 +283,9 @@ def test_buckets_cover_every_target_once():
 
 def test_steps_and_seeds_draw_anew():
     model, objective = CASES["x_0"]()[0], build_objective(DiffusionConfig(), NORMALIZER)
-    sums = {float(objective(model, batch_of(documents()), StepRandom(s, t)).sum) for s in (0, 1) for t in (0, 1)}
+    sums = {
+        float(objective(model, batch_of(documents()), StepRandom(s, t)).sum.detach()) for s in (0, 1) for t in (0, 1)
+    }
     assert len(sums) == 4
 
 
