@@ -29,9 +29,9 @@ class StepRandom:
         step: any integer; usually the optimiser step.
 
     ``shape`` below is the shape for one sample: ``(positions, channels)``, ``(positions,)`` or ``()``. The number at an
-    index depends on the index only, so a longer shape has the shorter one as its beginning. Numbers live on the device of
-    ``sample_ids``. Integers and uniforms are the same bits on every device; normals are computed in float64 and rounded,
-    so that two devices rarely differ, and then in the last digit.
+    index depends on the index only, so a longer shape has the shorter one as its beginning. Numbers live on the device
+    of ``sample_ids``. Integers and uniforms are the same bits on every device; normals are computed in float64 and
+    rounded, so that two devices rarely differ, and then in the last digit.
     """
 
     def __init__(self, seed: int, step: int = 0) -> None:
