@@ -13,7 +13,7 @@ from largeconcept.codec.toy import ToyCodec
 from largeconcept.generate.pipeline import ConceptPipeline
 from largeconcept.hub import load_pipeline
 
-WORDS = "Tim Anna dog ball house tree runs sees finds takes red old small happy".split()
+WORDS = ["Tim", "Anna", "dog", "ball", "house", "tree", "runs", "sees", "finds", "red", "old", "happy"]
 TINY = (
     "model.model_dim=16",
     "model.num_heads=2",

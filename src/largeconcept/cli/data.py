@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from largeconcept.cli.common import Codec, InputLang, Json, echo, echo_json, key_values, log, progress, table
+
+if TYPE_CHECKING:
+    from largeconcept.data.debian import CorpusReport
 
 
 def build(
@@ -91,3 +94,74 @@ def inspect(
     for name, one in report.splits.items():
         if one.languages:
             echo(f"{name}: " + ", ".join(f"{lang} {count:,}" for lang, count in one.languages.items()))
+
+
+def debian(
+    out: Annotated[str, typer.Argument(help="Folder of the corpus.")],
+    cache: Annotated[str | None, typer.Option("--cache", help="Folder for downloads. Default: cache in OUT.")] = None,
+    suite: Annotated[
+        list[str] | None, typer.Option("--suite", help="A Debian suite; may be repeated. Default: bookworm, trixie.")
+    ] = None,
+    part: Annotated[list[str] | None, typer.Option("--part", help="Only this part; may be repeated.")] = None,
+    lang: Annotated[
+        list[str] | None, typer.Option("--lang", "-l", help="A language wanted; may be repeated. Default: 18.")
+    ] = None,
+    every_part: Annotated[bool, typer.Option("--all", help="Also parts with little text for their size.")] = False,
+    skip_missing: Annotated[
+        bool, typer.Option("--skip-missing", help="Leave out parts whose tools or packages are missing.")
+    ] = False,
+    mirror: Annotated[
+        str | None, typer.Option("--mirror", help="Address of a Debian mirror. Default: apt's own.")
+    ] = None,
+    keyring: Annotated[str | None, typer.Option("--keyring", help="File with the keys that sign the suites.")] = None,
+    pin: Annotated[
+        str | None, typer.Option("--pin", help="manifest.json of an earlier build to repeat exactly.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Rebuild the multilingual corpus from Debian packages.
+
+    Downloads with apt into the cache; nothing is installed and no root is needed. A build that was stopped goes on
+    where it was when it is called again.
+    """
+    from largeconcept.data.debian import build_corpus
+
+    with progress("corpus") as update:
+        report = build_corpus(
+            out,
+            cache=cache,
+            suites=suite or ("bookworm", "trixie"),
+            parts=part or None,
+            languages=lang or None,
+            lean=not every_part,
+            progress=update,
+            mirror=mirror,
+            keyring=keyring,
+            skip_missing=skip_missing,
+            pin=pin,
+        )
+    for name, reason in report.skipped.items():
+        log(f"left out: {name}: {reason}")
+    if json:
+        echo_json(report.to_dict())
+        return
+    for line in corpus_lines(report):
+        echo(line)
+
+
+def corpus_lines(report: CorpusReport) -> list[str]:
+    """Return the totals and the tables by part and by language, for people."""
+    parts = [
+        [name, *(f"{value:,}" for value in (one.documents, one.sentences, one.pairs, one.packages))]
+        for name, one in report.parts.items()
+    ]
+    columns = ("documents", "sentences", "pairs", "summaries")
+    languages = [[lang, *(f"{counts.get(name, 0):,}" for name in columns)] for lang, counts in report.languages.items()]
+    return [
+        *table(["part", "documents", "sentences", "pairs", "packages"], parts),
+        "",
+        *table(["language", *columns], languages),
+        "",
+        f"{report.out}: {report.documents:,} documents, {report.sentences:,} sentences, {report.pairs:,} pairs, "
+        f"{report.summaries:,} summaries in {report.seconds:,.0f} s",
+    ]

@@ -69,9 +69,9 @@ def run_config(recipe: str, data: str | None, out: str | None, overrides: list[s
     if _is_file(recipe):
         from largeconcept.train.config import RunConfig
 
-        config = RunConfig.from_yaml(recipe)
         if data is not None:
             raise ConfigError("is for recipes", where="--data", hint="set data.sources=[FOLDER] instead")
+        config = RunConfig.from_yaml(recipe)
     else:
         config = recipe_config(recipe, data)
     if out is not None:

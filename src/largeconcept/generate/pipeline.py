@@ -341,7 +341,9 @@ class ConceptPipeline:
     def stop_vector(self) -> Tensor | None:
         """(C,) concept of ``stop_text``, which the model was trained to end documents with; encoded once."""
         if self._stop is None and self.stop_text is not None:
-            self._stop = self.codec.encode([self.stop_text], DEFAULT_LANGUAGE)[0]
+            # By itself and in this language, as datasets encode it.
+            lang = DEFAULT_LANGUAGE if DEFAULT_LANGUAGE in self.codec.languages else None
+            self._stop = self.codec.encode([self.stop_text], lang)[0]
         return self._stop
 
     def writable(self, lang: str) -> str:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
+import resource
 import subprocess
 import sys
-import time
 from importlib import import_module
 
 import pytest
@@ -74,7 +74,7 @@ def test_version(cli):
         (["data", "corpus", "debain"], ["did you mean debian?"]),
         (["xyzzy"], ["unknown verb", "valid: generate"]),
         (["generate", "--sede", "3"], ["No such option: --sede", "largeconcept generate --help"]),
-        (["generate", "--seed", "three"], ["--seed", "three"]),
+        (["generate", "--seed", "three"], ["'--seed'", "valid integer"]),
         (["generate", "-n", "0"], ["--max-concepts"]),
         (["train"], ["Missing argument", "largeconcept train --help"]),
         (["data", "build", "x.txt"], ["--out"]),
@@ -157,11 +157,12 @@ def test_help_is_quick_and_loads_nothing_heavy():
         "heavy = {'torch', 'numpy', 'pyarrow', 'pydantic', 'sacrebleu'} & set(sys.modules)\n"
         "assert status == 0 and not heavy, heavy"
     )
-    times = []
-    for _ in range(3):
-        start = time.monotonic()
+    times = []  # of the processor, so that a busy machine does not count
+    for _ in range(2):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
-        times.append(time.monotonic() - start)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        times.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
     assert min(times) < 0.5, times
 
 
@@ -186,8 +187,8 @@ def test_a_reader_that_goes_away_is_no_error():
 
 
 def test_a_terminal_without_unicode_gets_escapes():
-    environment = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
+    environment = {**os.environ, "PYTHONIOENCODING": "latin-1", "PYTHONUTF8": "0"}
     done = subprocess.run(
-        command("segment", "--text", "Ça va. Bien."), env=environment, capture_output=True, check=True, encoding="ascii"
+        command("segment", "--text", "Ça va → là. Bien."), env=environment, capture_output=True, check=True
     )
-    assert done.stdout == "\\xc7a va.\nBien.\n"
+    assert done.stdout.decode("latin-1") == "Ça va \\u2192 là.\nBien.\n"
