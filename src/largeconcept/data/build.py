@@ -36,6 +36,7 @@ from largeconcept.data.manifest import BuildFolder, ShardFacts, locked
 from largeconcept.data.schema import MANIFEST, DatasetMetadata
 from largeconcept.data.writer import Half, Row, write_shard
 from largeconcept.errors import ConceptLMError, ConfigError, DataError
+from largeconcept.segment.base import one_line
 from largeconcept.types import Segmenter
 
 if TYPE_CHECKING:
@@ -101,9 +102,8 @@ def build_concepts(
         inputs: files or glob patterns (:func:`~largeconcept.data.documents.read_documents` says what they may hold).
         out: the dataset folder; the split becomes a folder in it.
         codec: name or folder of a codec, or a codec object.
-        segmenter: a segmenter object or its configuration; used where a document comes without sentences. Segmented
-            sentences have every run of white space (line breaks of a wrapped text) as one space; given ones stay as
-            they are.
+        segmenter: a segmenter object or its configuration; used where a document comes without sentences. A line
+            break inside a segmented sentence becomes a space; given sentences stay as they are.
         split: name of the split.
         lang: language of documents that do not say theirs.
         target: take source and target rows: the target is the document's ``summary`` (segmented) or its
@@ -170,7 +170,7 @@ def _codec(codec: Any) -> tuple[str, ConceptCodec]:
     if isinstance(codec, str | Path):
         from largeconcept.codec import load_codec
 
-        return Path(codec).name, load_codec(str(codec))
+        return str(codec), load_codec(str(codec))  # as given, so that a run can load it again
     return str(getattr(codec, "id", None) or type(codec).__name__), codec
 
 
@@ -395,7 +395,7 @@ class _Build:
         starts: list[int] = []
         paragraph = -1
         for span in self.segmenter.segment(text, lang) if text.strip() else ():
-            sentence = " ".join(span.of(text).split())
+            sentence = one_line(span.of(text))
             if not sentence:
                 continue
             if span.paragraph != paragraph:

@@ -102,7 +102,7 @@ def resolve_inputs(inputs: str | Path | Sequence[str | Path]) -> list[Path]:
     items = [inputs] if isinstance(inputs, str | Path) else list(inputs)
     if not items:
         raise DataError("no input files", expected="at least one file or pattern")
-    found: dict[Path, None] = {}
+    found: dict[Path, Path] = {}
     for item in items:
         text = os.fspath(item)
         if "\0" in text or not text:
@@ -115,8 +115,8 @@ def resolve_inputs(inputs: str | Path | Sequence[str | Path]) -> list[Path]:
                 raise DataError("no file matches", where=display(text))
         for match in matches:
             _check_input(Path(match))
-            found.setdefault(Path(match).absolute(), None)
-    return list(found)
+            found.setdefault(Path(match).absolute(), Path(match))
+    return list(found.values())
 
 
 def _expand(pattern: str) -> list[str]:

@@ -244,7 +244,7 @@ class _Inspector:
         vectors = array.flatten()
         self._items(_numpy(pc.is_null(vectors)), counts, "a concept is null", column)
         if vectors.flatten().null_count:
-            nulls = _numpy(pc.is_null(vectors.flatten())).reshape(-1, self.dataset.dim).any(axis=1)
+            nulls = np.logical_or.reduce(_numpy(pc.is_null(vectors.flatten())).reshape(-1, self.dataset.dim), axis=1)
             self._items(nulls, counts, "a channel is null", column)
         _, values = flat_concepts(array, self.dataset.dim)
         wide = values.astype(np.float32)

@@ -1,8 +1,8 @@
 """The folder of a split while it is built: who may write, what is there already, and what it was built from.
 
 ``build.json`` is written first (``"status": "building"`` and all settings, with a hash of each input file) and last
-(``"status": "finished"`` with the report and the list of shards). It holds no time and no path, so equal builds give
-equal bytes.
+(``"status": "finished"`` with the report and the list of shards). It holds no time, and input files by name only, so
+equal builds give equal bytes wherever they run.
 """
 
 from __future__ import annotations

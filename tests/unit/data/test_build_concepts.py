@@ -24,7 +24,7 @@ def content(folder: Path) -> dict[str, bytes]:
 def test_rows_hold_what_the_codec_says(tmp_path: Path, write_jsonl: Callable[..., Path], segmenter: Any) -> None:
     path = write_jsonl(
         [
-            {"id": "a", "text": "One  two.\nThree.\n\nFour five.", "lang": "en"},
+            {"id": "a", "text": "One\ntwo.\nThree.\n\nFour five.", "lang": "en"},
             {"id": "b", "sents": ["Given.", "Twice.", "Given."], "paragraph_starts": [0, 2]},
         ]
     )

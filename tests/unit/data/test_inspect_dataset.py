@@ -90,7 +90,7 @@ def test_each_broken_promise_is_named(make_dataset: Make, column: str, value: An
 def test_splits_and_affixes(make_dataset: Make, make_codec: Any, tmp_path: Path) -> None:
     path, other = make_dataset([2]), make_dataset([2], "other", codec=make_codec(4, "0" * 16))
     (other / "train").rename(path / "second")
-    with pytest.raises(DataError, match="train: the splits are of different concept spaces; .*got feedfacefeedface"):
+    with pytest.raises(DataError, match=r"train: the splits are of different concept spaces; .*got feedfacefeedface"):
         inspect_dataset(path)
     inspect_dataset(path, "train")
     (path / "affixes.safetensors").unlink()
@@ -111,6 +111,6 @@ def test_empty_split(make_dataset: Make) -> None:
 def test_speed(make_dataset: Make) -> None:
     """Vectorised: a million rows must take minutes at most, so 20,000 take less than a few seconds."""
     path = make_dataset([1] * 20_000)
-    start = time.perf_counter()
+    start = time.process_time()
     inspect_dataset(path)
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 5
