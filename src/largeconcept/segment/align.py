@@ -8,7 +8,7 @@ from collections.abc import Iterable
 def starts_of(sentences: Iterable[str], text: str) -> list[int]:
     """Return where sentences begin in ``text``, ascending, without the first.
 
-    Libraries drop or change white space, lose text, and change characters. A sentence that cannot be found word for word
+    Libraries drop or change white space, lose text, and change characters. A sentence that cannot be found as it is
     behind the one before it is passed over, so that its text goes with its neighbour: nothing is ever lost.
     """
     starts: list[int] = []

@@ -1,4 +1,4 @@
-"""What all segmenters share: paragraphs, exact offsets, graphemes, the cap. A backend only says where sentences begin."""
+"""What all segmenters share: paragraphs, offsets, graphemes, the cap. A backend only says where sentences begin."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from largeconcept.types import Span
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _LINE_BREAK = re.compile("[\n\r\x0b\x0c\x1c-\x1e\x85\u2028\u2029]")
 _WORD = re.compile(r"[^\W_]")
+_LIST_MARK = re.compile(r"\(?(?:\d{1,3}(?:\.\d{1,3})*|[a-zA-Z]|[ivxIVX]{1,5})[.)]")
 # Scripts written without spaces, where a wrapped line is joined as it is.
 _UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u2e80-\u30ff\u3400-\u9fff\uf900-\ufaff\uff00-\uffef]")
 
@@ -107,7 +108,8 @@ class BaseSegmenter(ABC):
             if low >= high:
                 continue
             has_word = _WORD.search(text, low, high) is not None
-            if kept and not (has_word and worded) and (limit is None or high - kept[-1][0] <= limit):
+            marker = len(kept) == 1 and _LIST_MARK.fullmatch(text, *kept[0]) is not None
+            if kept and (marker or not (has_word and worded)) and (limit is None or high - kept[-1][0] <= limit):
                 kept[-1] = (kept[-1][0], high)  # a stray quote or dash is no sentence: it goes with its neighbour
                 worded = worded or has_word
             else:

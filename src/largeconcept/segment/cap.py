@@ -65,10 +65,10 @@ def _cut(text: str, start: int, end: int, max_chars: int) -> int:
             if position > high:
                 return min(position, end)  # one cluster is longer than a piece may be
     for place in _PLACES:
-        best = None
+        best: int | None = None
         # The pattern may look a little behind the window, for what follows the mark.
         for match in place.finditer(text, low, min(high + 2, end)):
-            position = match.end()
+            position = int(match.end())
             if not low <= position <= high or (allowed is not None and position not in allowed):
                 continue
             if best is None or abs(position - target) < abs(best - target):

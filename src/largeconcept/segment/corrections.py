@@ -29,10 +29,10 @@ _BEFORE_NAME = regex.compile(
 )
 # Enumerations end with these, and so may a sentence.
 _MAYBE_LAST = regex.compile(
-    rf"(?:(?<!\p{{L}})(?:etc|usw|u\.\s?s\.\s?w|ecc|enz|itd|itp|atd|apod|tj|osv|o\.s\.v|m\.m|m\.fl|jne|ym|stb|vb|vs|ş\.b"
-    rf"|κ\.\s?λπ|κ\.\s?ά|т\.\s?[дп]|др|пр|и\s?др)\.|(?<![\w.-])[\w-]{{2,40}}\.[\w-]{{2,40}}\.|\b[Nn]o\.|(?:\.\.\.|…)){_CLOSING}*\s+"
-    rf"(?={_OPENING}*(?!I\b)\p{{Lu}})"
+    r"(?:(?<!\p{L})(?:etc|usw|u\.\s?s\.\s?w|ecc|enz|itd|itp|atd|apod|tj|osv|o\.s\.v|m\.m|m\.fl|jne|ym|stb|vb|vs|ş\.b"
+    r"|κ\.\s?λπ|κ\.\s?ά|т\.\s?[дп]|др|пр|и\s?др)\.|[\w-]{2,}\.[\w-]{2,}\.|\b[Nn]o\.|\.\.\.|…)$"
 )
+_STOP = regex.compile(rf"[.…]{_CLOSING}*\s+(?={_OPENING}*(?!I\b)\p{{Lu}})")
 _BRACKETED = regex.compile(rf"[.!?…][)\]]\s+(?={_OPENING}*\p{{Lu}})")
 _SMALL_NEXT = regex.compile(rf"(?:[–—-]\s*)?{_OPENING}*\p{{Ll}}")
 _CLOSED_QUOTE = regex.compile(rf"[.!?…]{_CLOSING}+$")
@@ -41,10 +41,10 @@ _NUMERAL = regex.compile(r"(?<![\d.,])(?:\d{1,3}|[IVX]+)\.$")
 _FIRST_WORD = regex.compile(rf"{_OPENING}*(\p{{L}}+)")
 # What follows a closing quote and shows that the sentence goes on.
 _JAPANESE_ON = regex.compile(r"(?:と|って|などと|という|とか|の|を|に|は|が|も|で|へ|から|まで|なんて|だ|です|，|、)")
-_CHINESE_SAID = regex.compile(r"[^。！？，、；：“”「」]{0,6}?[问問说說道喊叫答想笑写寫][道着著了]?[。，！？：、]")
+_CHINESE_SAID = regex.compile(r"[^。！？，、；：“”「」]{0,6}?[问問说說道喊叫答想][道着著]?[。，！？：、]")
 
 # German writes every noun with a capital, so that a capital alone does not show a new sentence; these words do.
-_GERMAN_OPENERS = frozenset(
+_GERMAN_OPENERS = (
     "Aber Alle Allerdings Als Also Am An Andere Auch Auf Aus Außerdem Bei Beide Beim Bis Bitte Da Dabei Dadurch Dafür"
     " Dagegen Daher Damals Damit Danach Daneben Dann Daran Darauf Daraus Darin Darüber Darum Das Dass Davon Davor Dazu"
     " Dem Den Denn Dennoch Der Deren Des Deshalb Dessen Die Dies Diese Diesem Diesen Dieser Dieses Doch Dort Du Durch"
@@ -53,8 +53,9 @@ _GERMAN_OPENERS = frozenset(
     " Keine Kommt Man Manche Manchmal Mehr Mein Meine Mit Nach Nachdem Natürlich Nein Nicht Nichts Noch Nun Nur Ob"
     " Obwohl Oder Oft Ohne Schließlich Schon Sehr Sein Seine Seit Sie Siehe Sind So Sobald Somit Sondern Später Statt"
     " Trotz Trotzdem Über Um Und Uns Unser Unsere Unter Viele Vielleicht Vom Von Vor Während War Waren Warum Was Weil"
-    " Weiter Welche Wenn Wer Werden Wie Wieder Will Wir Wird Wo Wurde Zu Zuerst Zum Zunächst Zur Zwar Zwischen".split()
+    " Weiter Welche Wenn Wer Werden Wie Wieder Will Wir Wird Wo Wurde Zu Zuerst Zum Zunächst Zur Zwar Zwischen"
 )
+_GERMAN_OPENING = frozenset(_GERMAN_OPENERS.split())
 
 
 def correct(text: str, starts: Sequence[int], lang: str) -> list[int]:
@@ -66,9 +67,12 @@ def correct(text: str, starts: Sequence[int], lang: str) -> list[int]:
         lang: FLORES-200 code.
     """
     kept = {start for start in starts if not _goes_on(text, start, lang)}
-    for match in _MAYBE_LAST.finditer(text):
-        if lang != "deu_Latn" or _opens_german_sentence(text, match.end()):
-            kept.add(match.end())
+    for match in _STOP.finditer(text):
+        stop, start = match.start() + 1, match.end()
+        if start in kept or not _MAYBE_LAST.search(text[max(0, stop - 24) : stop]):
+            continue
+        if lang != "deu_Latn" or _opens_german_sentence(text, start):
+            kept.add(start)
     result: list[int] = []
     bracketed = {match.end() for match in _BRACKETED.finditer(text)} - kept
     for start in sorted(kept | bracketed):
@@ -107,7 +111,7 @@ def _goes_on(text: str, start: int, lang: str) -> bool:
 
 def _opens_german_sentence(text: str, position: int) -> bool:
     word = _FIRST_WORD.match(text, position)
-    return word is not None and word[1] in _GERMAN_OPENERS
+    return word is not None and word[1] in _GERMAN_OPENING
 
 
 def _is_cjk(character: str) -> bool:

@@ -8,9 +8,7 @@ import regex
 
 # Characters that can join a neighbour into one cluster. Where none occurs every position is a boundary, apart from
 # the one inside CR LF. Hangul syllables, consonants of Indic scripts and emoji join only through one of these.
-_JOINER = regex.compile(
-    r"[\p{GCB=EX}\p{GCB=ZWJ}\p{GCB=SM}\p{GCB=PP}\p{GCB=L}\p{GCB=V}\p{GCB=T}\p{GCB=RI}]"
-)
+_JOINER = regex.compile(r"[\p{GCB=EX}\p{GCB=ZWJ}\p{GCB=SM}\p{GCB=PP}\p{GCB=L}\p{GCB=V}\p{GCB=T}\p{GCB=RI}]")
 _EXTENDER = regex.compile(r"[\p{GCB=EX}\p{GCB=ZWJ}\p{GCB=SM}]")
 _CLUSTER = regex.compile(r"\X")
 _BLOCK = 256

@@ -63,16 +63,17 @@ def _split_block(lines: list[str], begin: int) -> Iterator[tuple[int, int]]:
 def _hard_breaks(lines: list[str]) -> list[bool]:
     """Say for every line break between ``lines`` whether it was meant.
 
-    Prose wrapped at a width has lines that could not have taken the first word of the next one. Where about half of
-    the lines of a block are full in this sense, the full ones go on in the next, unless every line begins with a capital
-    (verse). A line that begins in lower case goes on the one before, if that is not so short that both are rather items
-    of a list.
+    Prose wrapped at a width has lines that could not have taken the first word of the next one. Where at least half of
+    the lines of a block are full in this sense, the full ones go on in the next; unless every line begins with a
+    capital and many are not full (verse). A line that begins in lower case goes on the one before, if that is not so
+    short that both are rather items of a list.
     """
     lines = [line.rstrip() for line in lines]
     widths = [_width(line) for line in lines]
     limit = sorted(widths, reverse=True)[len(widths) // 10]
     full = [width + _first_width(after) > limit for width, after in zip(widths, lines[1:])]
-    verse = len(lines) > 3 and all(_first_letter(line).isupper() for line in lines)
+    even = 4 * sum(full) >= 3 * len(full)  # wrapped throughout
+    verse = len(lines) > 3 and not even and all(_first_letter(line).isupper() for line in lines)
     prose = _MIN_WRAP <= limit <= _MAX_WRAP and 2 * sum(full) >= len(full) and not verse
     if prose and len(lines) > 3:  # editors break a little early at long words
         full = [is_full or width > 0.9 * limit for is_full, width in zip(full, widths)]
@@ -86,7 +87,7 @@ def _hard_breaks(lines: list[str]) -> list[bool]:
         elif _NUMBER.match(after):  # "3. Mai" may begin a wrapped line
             hard.append(numbered or closed or not (prose and is_full))
         elif prose and is_full:
-            hard.append(closed and len(lines) == 2)
+            hard.append(closed and (len(lines) == 2 or not even))
         else:
             long_enough = width >= _SHORT or _OPEN_END.search(line, max(0, len(line) - 4)) is not None
             hard.append(not (_first_letter(after).islower() and long_enough))

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 
-def windowed(
-    body: str, find: Callable[[str], Sequence[int]], window: int = 1000, margin: int = 150
-) -> list[int]:
+def windowed(body: str, find: Callable[[str], Sequence[int]], window: int = 1000, margin: int = 150) -> list[int]:
     """Return where the sentences of ``body`` begin, ascending, without the first.
 
     Args:
