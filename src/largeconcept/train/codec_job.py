@@ -19,9 +19,11 @@ from largeconcept.codec.network import AutoencoderNetwork
 from largeconcept.codec.tokenizer import Tokenizer, clean
 from largeconcept.data.documents import read_documents
 from largeconcept.data.sentence_table import SentenceTable
-from largeconcept.errors import DataError
+from largeconcept.errors import CheckpointError, DataError
+from largeconcept.io import require_folder
 from largeconcept.languages import flores
-from largeconcept.train.codec_trainer import CodecTrainConfig, CodecTrainer
+from largeconcept.train import checkpoint
+from largeconcept.train.codec_trainer import CodecTrainConfig, CodecTrainer, build_codec_optimizers
 from largeconcept.types import Document
 
 Pair = tuple[str, str, str, str]
@@ -117,8 +119,41 @@ def train_codec(
         table.save(table_path)
         tokenizer.save(tokenizer_path)
     tokenizer, table = Tokenizer.from_file(tokenizer_path), SentenceTable.load(table_path)
-    network: AutoencoderNetwork = CodecTrainer(config, table).fit()
-    known = {"sentences": len(table), "pairs": len(table.pairs), "tokens": int(table.offsets[-1])}
-    codec = AutoencoderCodec(network, tokenizer, {**known, **(metadata or {})})
-    codec.save_pretrained(out / "codec", "int8" if storage == "int8" else "float32")
-    return AutoencoderCodec.from_pretrained(out / "codec")
+    CodecTrainer(config, table).fit()
+    return export_codec(out, out / "codec", storage=storage, metadata=metadata)
+
+
+def export_codec(
+    run: str | Path, out: str | Path, *, storage: str = "float32", metadata: dict[str, Any] | None = None
+) -> AutoencoderCodec:
+    """Save the codec of a run folder as its newest checkpoint has it, whether the run is finished or not.
+
+    Args:
+        run: folder of a codec run.
+        out: folder of the saved codec.
+        storage: ``float32`` or ``int8``.
+        metadata: added to what the run knows.
+
+    Raises:
+        CheckpointError: no run, or no checkpoint in it.
+    """
+    folder = require_folder(run, "codec run")
+    newest = checkpoint.latest(folder)
+    if newest is None:
+        raise CheckpointError("no checkpoint yet", where=folder)
+    state = checkpoint.read_state(newest)
+    config = CodecTrainConfig.from_dict(state["config"], where=str(newest))
+    network = AutoencoderNetwork(config.network)
+    checkpoint.load(newest, network, build_codec_optimizers(network, config), None)
+    table = SentenceTable.load(folder / "sentences.npz")
+    known = {
+        "sentences": len(table),
+        "pairs": len(table.pairs),
+        "table_tokens": int(table.offsets[-1]),
+        "steps": state["step"],
+        "minutes": round(float(state["seconds"]) / 60, 1),
+        "tokens_seen": int(state.get("tokens", 0)),
+    }
+    codec = AutoencoderCodec(network, Tokenizer.from_file(folder / "tokenizer.model"), {**known, **(metadata or {})})
+    codec.save_pretrained(out, "int8" if storage == "int8" else "float32")
+    return AutoencoderCodec.from_pretrained(out)

@@ -202,7 +202,7 @@ class CodecTrainer:
         out = Path(config.out)
         parallel = Parallel.start("none", "cpu")
         checkpoint.remove_leftovers(out)
-        step, elapsed = 0, 0.0
+        step, elapsed, tokens = 0, 0.0, 0.0
         newest = checkpoint.latest(out)
         if newest is not None:
             state = checkpoint.read_state(newest)
@@ -225,6 +225,7 @@ class CodecTrainer:
             checkpoint.check_same_config(state["config"], config.to_dict(), may_change, newest)
             checkpoint.load(newest, network, self._optimizers, None)
             step, elapsed = int(state["step"]), float(state["seconds"])
+            tokens = float(state.get("tokens", 0))
         out.mkdir(parents=True, exist_ok=True)
         atomic_write_text(out / "config.yaml", config.to_yaml())
         if config.compile:
@@ -249,6 +250,7 @@ class CodecTrainer:
                     bad = 0
                 for key, value in metrics.items():
                     sums[key] = sums.get(key, 0.0) + value
+                tokens += metrics["tokens"]
                 step += 1
                 if step % config.log_every == 0:
                     seconds = time.monotonic() - began
@@ -260,8 +262,8 @@ class CodecTrainer:
                 if self._evaluate is not None and step % config.eval_every == 0:
                     self._report_evaluation(step, writer, reporter)
                 if step % config.save_every == 0:
-                    self._save(step, time.monotonic() - began, parallel)
-            self._save(step, time.monotonic() - began, parallel)
+                    self._save(step, time.monotonic() - began, tokens, parallel)
+            self._save(step, time.monotonic() - began, tokens, parallel)
             if self._evaluate is not None:
                 self._report_evaluation(step, writer, reporter)
         writer.close()
@@ -313,8 +315,8 @@ class CodecTrainer:
         writer.write(step, values)
         reporter.report(step, values)
 
-    def _save(self, step: int, seconds: float, parallel: Parallel) -> None:
-        state: dict[str, Any] = {"seconds": seconds, "config": self.config.to_dict()}
+    def _save(self, step: int, seconds: float, tokens: float, parallel: Parallel) -> None:
+        state: dict[str, Any] = {"seconds": seconds, "tokens": int(tokens), "config": self.config.to_dict()}
         checkpoint.save(self.config.out, step, self.network, self._optimizers, None, state, parallel)
 
     def compile(self) -> None:
