@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import Field
 
-from largeconcept import __version__
+from largeconcept.version import __version__
 from largeconcept.config import Config
 from largeconcept.errors import (
     CheckpointError,
@@ -175,7 +175,8 @@ def save_pipeline(
             fingerprint=parts.codec.fingerprint,
             dim=parts.codec.dim,
             stored=codec_reference is None,
-            id=codec_reference or parts.codec_id,
+            # A copy remembers the name of its original for people, not where it was on this machine.
+            id=codec_reference or (Path(parts.codec_id).name if parts.codec_id else None),
         ),
         generation=parts.generation,
         decoding=parts.decoding,
