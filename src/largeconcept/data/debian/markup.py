@@ -50,10 +50,8 @@ address article aside blockquote body caption center dd details div dl dt fields
 h6 hr li main ol p section table tbody td tfoot th thead tr ul
 """
 _HTML_BLOCKS = frozenset(_HTML_BLOCKS_NAMES.split())
-_HTML_TEXT = frozenset({"p", "li", "dd", "blockquote", "div", "td", "section", "body", "article", "main", "center"})
+_HTML_TEXT = frozenset({"p", "li", "dd", "blockquote", "div", "section", "body", "article", "main", "center"})
 _HTML_HEADS = frozenset({"h1", "h2", "h3", "h4"})
-_LOOSE = 20
-"""Text outside of ``<p>`` counts as a paragraph from this many characters on; shorter pieces are labels."""
 
 
 def _lxml() -> Any:
@@ -197,7 +195,7 @@ def parse_html(text: str, root_id: str | None = None) -> Page:
         block = blocks[-1] if blocks else "body"
         if block in _HTML_HEADS:
             title = title or said or None
-        elif said and block in _HTML_TEXT and (block in {"p", "li", "dd"} or len(said) >= _LOOSE):
+        elif said and block in _HTML_TEXT:  # whatever its length, so that translations keep the same paragraphs
             out.append(said)
 
     for event, node in etree.iterwalk(root, events=("start", "end", "comment", "pi")):

@@ -121,7 +121,7 @@ PARTS: dict[str, Part] = {
              r"^usr/share/games/wesnoth/[^/]+/(?:data/campaigns/(?P<id>.+\.cfg)"
              r"|(?:locale|translations)/(?P<lang>[^/]+)/LC_MESSAGES/[^/]+\.mo)$"),
         Part("crawl", "crawl", "crawl", "GPL-2+", ("crawl-common",),
-             r"^usr/share/crawl/dat/descript/(?:(?P<lang>[^/]+)/)?(?P<id>[^/]+\.txt)$", pairs=False),
+             r"^usr/share/crawl/dat/descript/(?:(?P<lang>[^/]+)/)?(?P<id>[^/]+\.txt)$", lang="en", pairs=False),
         Part("freeorion", "freeorion", "stringtables", "CC-BY-SA-3.0", ("freeorion-data",),
              r"^usr/share/games/freeorion/default/stringtables/(?P<lang>[a-z]+)\.txt$", lean=False),
         _book("stellarium", "stellarium", "GPL-2+ or CC-BY-SA", ("stellarium-data",),

@@ -78,7 +78,7 @@ def parse_commentary(output: str) -> Iterator[tuple[str, tuple[str, ...]]]:
             continue
         seen.add(markup)
         texts = _PARAGRAPH.split(_BOLD.sub(" ", _NOT_TEXT.sub(" ", markup)))
-        for text in (tidy(_REPEATED_STARS.sub(" ", _TAG.sub("", piece))) for piece in texts):
+        for text in (tidy(_REPEATED_STARS.sub(" ", _TAG.sub("", piece))).lstrip("- ") for piece in texts):
             if text:
                 grouped.setdefault(f"{book} {chapter}", []).append(text)
     for name, paragraphs in grouped.items():
