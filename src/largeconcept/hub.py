@@ -436,6 +436,9 @@ def render_card(record: PipelineRecord, parts: PipelineParts, *, title: str) -> 
     lines += ["", "## Parts", "", "| Part | What |", "|---|---|"]
     lines.append(f"| segmenter | `{parts.segmenter.describe().get('type', type(parts.segmenter).__name__)}` |")
     lines.append(f"| codec | {codec.dim} channels, fingerprint `{codec.fingerprint}`, {where} |")
+    licence = getattr(parts.codec, "metadata", {}).get("licence")
+    if licence:
+        lines.append(f"| licence of the codec | {licence} |")
     lines.append(f"| model | `{kind}`, {size:,} parameters |")
     lines.append(f"| written by | largeconcept {record.library_version}, torch {record.torch_version} |")
     sections: list[tuple[str, list[str]]] = [

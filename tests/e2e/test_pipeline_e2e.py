@@ -71,6 +71,7 @@ def test_text_to_text(cli, corpus, tmp_path, recipe, family):
     again = json.loads(cli("train", recipe, "--data", data, "--out", run, "-q", "--json", *settings).ok())
     assert (again["steps"], again["loss"]) == (3, None)
 
+    codec = codec.rename(tmp_path / "moved")
     cli("export", run, out).error("codec", "--codec FOLDER")
     assert (
         str(out)

@@ -176,9 +176,10 @@ class Progress:
                     self._bar.reset(self._task)
             self.unit = unit
         self.total = self.total if total is None else total
-        rate = done / max(now - self._start, 1e-9)
+        elapsed = now - self._start
+        rate = done / elapsed if elapsed > 0.2 else 0.0  # the first moment of a phase says nothing
         if self._bar is not None:
-            note = "  ".join(part for part in (f"{self.unit} {rate:,.0f}/s", note) if part)
+            note = "  ".join(part for part in (f"{self.unit} {rate:,.0f}/s" if rate else self.unit, note) if part)
             self._bar.update(self._task, completed=done, total=self.total, note=note)
         elif now - self._last >= self.every:
             self._last = now

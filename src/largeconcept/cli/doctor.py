@@ -133,7 +133,7 @@ def _assets() -> dict[str, str | None]:
     result = {}
     if folder.is_dir():
         found = sorted(path for path in folder.iterdir() if path.is_dir() and (path / "config.json").is_file())
-        result = {f"codec {path.name}": str(path) for path in found}
+        result = {f"codec {path.name.removeprefix('codec-')}": str(path) for path in found}
     pipeline = shipped_pipeline()
     return {**(result or {"codec": None}), "pipeline": str(pipeline) if pipeline else None}
 
