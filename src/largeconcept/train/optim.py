@@ -16,6 +16,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from largeconcept.config import Config
+from largeconcept.train.precision import has_bf16
 
 # Odd quintic of the Newton-Schulz iteration: steep at zero, so five rounds lift small singular values to about one.
 _QUINTIC = (3.4445, -4.7750, 2.0315)
@@ -64,11 +65,11 @@ def orthogonalize(matrices: Tensor, steps: int = 5, dtype: torch.dtype | None = 
     Args:
         matrices: (..., rows, columns).
         steps: Newton-Schulz iterations.
-        dtype: type to compute in; ``None`` is bfloat16 on an accelerator and float32 on the CPU.
+        dtype: type to compute in; ``None`` is bfloat16 where the hardware multiplies it, else float32.
 
     Note: the polynomial trades exactness for speed, as published; the singular vectors are kept.
     """
-    compute = dtype or (torch.bfloat16 if matrices.is_cuda else torch.float32)
+    compute = dtype or (torch.bfloat16 if has_bf16(matrices.device) else torch.float32)
     a, b, c = _QUINTIC
     wide = bool(matrices.shape[-2] <= matrices.shape[-1])
     x: Tensor = (matrices if wide else matrices.mT).float()

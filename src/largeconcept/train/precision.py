@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import time
 from typing import Literal
 
@@ -13,6 +14,13 @@ from largeconcept.errors import ConfigError
 Precision = Literal["auto", "fp32", "bf16"]
 
 
+@functools.cache
+def _cpu_has_bf16() -> bool:
+    # Private names, and a torch without them simply stays with float32.
+    tests = (getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
+    return any(test() for test in tests if test is not None)
+
+
 def has_bf16(device: torch.device | str) -> bool:
     """Return whether ``device`` multiplies bfloat16 matrices in hardware.
 
@@ -21,11 +29,7 @@ def has_bf16(device: torch.device | str) -> bool:
     device = torch.device(device)
     if device.type == "cuda":
         return torch.cuda.is_available() and torch.cuda.get_device_capability(device)[0] >= 8
-    if device.type == "cpu":
-        # Private names, and a torch without them simply stays with float32.
-        tests = (getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
-        return any(test() for test in tests if test is not None)
-    return False
+    return device.type == "cpu" and _cpu_has_bf16()
 
 
 def resolve_precision(precision: Precision, device: torch.device | str) -> Literal["fp32", "bf16"]:

@@ -11,7 +11,7 @@ def test_orthogonalize_brings_singular_values_near_one_and_keeps_directions(shap
     g = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     u, s, vh = torch.linalg.svd(g, full_matrices=False)
     assert float(s.max() / s.min()) > 1.5, "a well-conditioned input would make this test vacuous"
-    result = orthogonalize(g)
+    result = orthogonalize(g, dtype=torch.float32)
     assert result.shape == g.shape
     # In the basis of its own singular vectors the result is diagonal with values in the published band.
     core = u.mT @ result @ vh.mT
@@ -22,7 +22,9 @@ def test_orthogonalize_brings_singular_values_near_one_and_keeps_directions(shap
 
 def test_orthogonalize_ignores_scale_and_survives_zero():
     g = torch.randn(12, 20, generator=torch.Generator().manual_seed(1))
-    torch.testing.assert_close(orthogonalize(g * 1e4), orthogonalize(g), rtol=1e-4, atol=1e-5)
+    exact = orthogonalize(g, dtype=torch.float32)
+    torch.testing.assert_close(orthogonalize(g * 1e4, dtype=torch.float32), exact, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(orthogonalize(g, dtype=torch.bfloat16), exact, rtol=0.1, atol=0.03)
     assert torch.equal(orthogonalize(torch.zeros(4, 6)), torch.zeros(4, 6))
 
 
@@ -57,7 +59,7 @@ def test_muon_groups_equal_shapes_without_mixing_them():
     for single in alone:
         Muon([single], lr=0.1, weight_decay=0.1).step()
     for parameter, single in zip(together, alone):
-        torch.testing.assert_close(parameter, single)
+        torch.testing.assert_close(parameter, single, rtol=0, atol=2e-3)  # bfloat16 where the hardware has it
 
 
 def test_muon_takes_matrices_only():

@@ -17,7 +17,9 @@ def test_cpu_capability_comes_from_the_instruction_set(monkeypatch):
     for amx, avx, expected in [(False, False, False), (True, False, True), (False, True, True)]:
         monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda amx=amx: amx, raising=False)
         monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda avx=avx: avx, raising=False)
+        precision._cpu_has_bf16.cache_clear()
         assert precision.has_bf16("cpu") is expected
+    precision._cpu_has_bf16.cache_clear()
     assert precision.has_bf16("meta") is False
 
 
