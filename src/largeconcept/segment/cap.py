@@ -75,8 +75,9 @@ def _cut(text: str, start: int, end: int, max_chars: int) -> int:
                 best = position
         if best is not None:
             return best
-    candidates = range(low, high + 1) if allowed is None else sorted(p for p in allowed if p <= high)
-    return min(candidates, key=lambda position: abs(position - target))
+    if allowed is None:
+        return target
+    return min((p for p in allowed if p <= high), key=lambda position: (abs(position - target), position))
 
 
 def trim_left(text: str, start: int, end: int) -> int:

@@ -34,6 +34,7 @@ _MAYBE_LAST = regex.compile(
 )
 _STOP = regex.compile(rf"[.…]{_CLOSING}*\s+(?={_OPENING}*(?!I\b)\p{{Lu}})")
 _BRACKETED = regex.compile(rf"[.!?…][)\]]\s+(?={_OPENING}*\p{{Lu}})")
+_CAPITAL = regex.compile(r"\p{Lu}")
 _SMALL_NEXT = regex.compile(rf"(?:[–—-]\s*)?{_OPENING}*\p{{Ll}}")
 _CLOSED_QUOTE = regex.compile(rf"[.!?…]{_CLOSING}+$")
 _JOINED_INITIALS = regex.compile(r"(?<!\p{L})\p{Lu}\p{Ll}?\.-\p{Lu}\.$")
@@ -66,7 +67,8 @@ def correct(text: str, starts: Sequence[int], lang: str) -> list[int]:
         starts: where a library lets sentences begin, ascending, without the first.
         lang: FLORES-200 code.
     """
-    kept = {start for start in starts if not _goes_on(text, start, lang)}
+    capitals = _CAPITAL.search(text) is not None  # else a small letter says nothing: some people write without
+    kept = {start for start in starts if not _goes_on(text, start, lang, capitals)}
     for match in _STOP.finditer(text):
         stop, start = match.start() + 1, match.end()
         if start in kept or not _MAYBE_LAST.search(text[max(0, stop - 24) : stop]):
@@ -81,7 +83,7 @@ def correct(text: str, starts: Sequence[int], lang: str) -> list[int]:
     return [start for start in result if 0 < start < len(text)]
 
 
-def _goes_on(text: str, start: int, lang: str) -> bool:
+def _goes_on(text: str, start: int, lang: str, capitals: bool) -> bool:
     """Return whether the sentence before ``start`` goes on there."""
     head = text[max(0, start - 24) : start]
     before = head.rstrip()
@@ -89,7 +91,7 @@ def _goes_on(text: str, start: int, lang: str) -> bool:
     if before.endswith("."):
         if len(before) == len(head) and (after[:1].isalnum() or after[:1] in "-–_/@"):
             return not _is_cjk(after[0])  # inside a word
-        if _SMALL_NEXT.match(after):
+        if capitals and _SMALL_NEXT.match(after):
             return True
         if after[:1].isdigit() and _BEFORE_NUMBER.search(before):
             return True

@@ -65,8 +65,8 @@ def _hard_breaks(lines: list[str]) -> list[bool]:
 
     Prose wrapped at a width has lines that could not have taken the first word of the next one. Where at least half of
     the lines of a block are full in this sense, the full ones go on in the next; unless every line begins with a
-    capital and many are not full (verse). A line that begins in lower case goes on the one before, if that is not so
-    short that both are rather items of a list.
+    capital and many are not full (verse). A line that begins in lower case goes on the one before, if that has no
+    final mark and is not so short that both are rather items of a list.
     """
     lines = [line.rstrip() for line in lines]
     widths = [_width(line) for line in lines]
@@ -90,7 +90,7 @@ def _hard_breaks(lines: list[str]) -> list[bool]:
             hard.append(closed and (len(lines) == 2 or not even))
         else:
             long_enough = width >= _SHORT or _OPEN_END.search(line, max(0, len(line) - 4)) is not None
-            hard.append(not (_first_letter(after).islower() and long_enough))
+            hard.append(closed or not (_first_letter(after).islower() and long_enough))
     return hard
 
 

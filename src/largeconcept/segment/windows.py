@@ -20,7 +20,8 @@ def windowed(body: str, find: Callable[[str], Sequence[int]], window: int = 1000
         found = find(body[position : position + window])
         trusted = [start for start in found if start <= window - margin] or list(found[:1])
         starts.extend(position + start for start in trusted)
-        position += trusted[-1] if trusted else window - margin
+        # A sentence that is longer than half a window is gone on with in its middle, so that no text is read often.
+        position += trusted[-1] if trusted and trusted[-1] >= window // 2 else window - margin
     starts.extend(position + start for start in find(body[position:]))
     return starts
 
