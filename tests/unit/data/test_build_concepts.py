@@ -127,6 +127,27 @@ def test_interrupted_build_resumes_to_the_same_bits(
     assert whole.skipped[0].where == f"{path}:14"
 
 
+def test_resume_passes_over_refused_documents(tmp_path: Path, write_jsonl: Callable[..., Path], segmenter: Any) -> None:
+    """A document that only encoding refuses belongs to the input of its shard, though not to the shard."""
+    path = write_jsonl([{"id": i, "sents": [str(i)]} for i in range(9)])
+
+    class Choosy(Interrupted):
+        def encode(self, sentences: Any, *args: Any, **keywords: Any) -> torch.Tensor:
+            if "1" in sentences:
+                raise DataError("an unlucky sentence")
+            return super().encode(sentences, *args, **keywords)
+
+    Choosy.__name__ = "ToyCodec"
+    keywords: dict[str, Any] = {"segmenter": segmenter, "documents_per_shard": 3, "on_error": "report", "affixes": ()}
+    whole = build_concepts(path, tmp_path / "whole", Choosy(8, 99), **keywords)
+    with pytest.raises(KeyboardInterrupt):
+        build_concepts(path, tmp_path / "parts", Choosy(8, 3), **keywords)
+    resumed = build_concepts(path, tmp_path / "parts", Choosy(8, 99), **keywords)
+    assert resumed.resumed_shards >= 1
+    assert (resumed.documents, resumed.skipped) == (8, whole.skipped)
+    assert content(tmp_path / "parts") == content(tmp_path / "whole")
+
+
 def test_finished_build_is_not_repeated(tmp_path: Path, write_jsonl: Callable[..., Path], segmenter: Any) -> None:
     path = write_jsonl([{"text": "A. B."}, {"bad": 1}, {"text": "C."}])
     keywords: dict[str, Any] = {"segmenter": segmenter, "on_error": "report"}
@@ -152,6 +173,11 @@ def test_damaged_or_missing_shard_is_made_again(make_dataset: Callable[..., Path
     make_dataset([2, 2, 2], documents_per_shard=1)
     assert content(path) == before
     (path / "train" / "shard-00000.parquet").write_bytes(b"PAR1")
+    (path / "train" / "shard-00002.parquet").unlink()
+    make_dataset([2, 2, 2], documents_per_shard=1)
+    assert content(path) == before
+    other = make_dataset([3, 1, 2], "other", documents_per_shard=1)  # a whole shard, but of another build
+    (path / "train" / "shard-00001.parquet").write_bytes((other / "train" / "shard-00001.parquet").read_bytes())
     (path / "train" / "shard-00002.parquet").unlink()
     make_dataset([2, 2, 2], documents_per_shard=1)
     assert content(path) == before

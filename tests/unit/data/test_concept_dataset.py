@@ -114,6 +114,14 @@ def test_affixes_of_another_space(make_dataset: Make, make_codec: type) -> None:
         _ = ConceptDataset(path).affixes
 
 
+def test_shards_of_two_spaces(make_dataset: Make, make_codec: type) -> None:
+    path, other = make_dataset([2]), make_dataset([2], "other", codec=make_codec(4, "0" * 16))
+    (path / "train" / "build.json").unlink()
+    shutil.copy(other / "train" / "shard-00000.parquet", path / "train" / "shard-00001.parquet")
+    with pytest.raises(DataError, match=r"shard-00001\.parquet: the file metadata differs"):
+        ConceptDataset(path)
+
+
 def test_foreign_shards(tmp_path: Path) -> None:
     folder = tmp_path / "d" / "train"
     folder.mkdir(parents=True)
