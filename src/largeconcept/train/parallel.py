@@ -6,7 +6,7 @@ micro-batches; gradients are summed). Processes are started by ``torchrun``, whi
 
 The model is not wrapped. :class:`GradientSum` adds the gradients of all processes bucket by bucket while the rest of
 the backward pass still runs. So a process may have any number of micro-batches in a step, also none, and parameters may
-go without a gradient. A strategy that shards the model in place fits the same seam: it changes :meth:`Parallel.prepare`.
+go without a gradient. A strategy that shards the model in place fits the same seam, :meth:`Parallel.prepare`.
 """
 
 from __future__ import annotations
