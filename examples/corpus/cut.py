@@ -39,7 +39,7 @@ class Source:
     name: str  # first part of the file name
     src: str  # family in the full corpus
     lang: str
-    prefix: str  # documents of the family whose id starts so
+    prefix: str | tuple[str, ...]  # documents of the family whose id starts so
     package: str  # Debian package and version the text came from
     work: str
     author: str
@@ -70,7 +70,7 @@ SOURCES = (
     Source("bible", "bible", "es", "spaRV1909eb:", "sword-text-sparv 2.60-1", "La Santa Biblia, Reina-Valera 1909",
            "Casiodoro de Reina, Cipriano de Valera", PD, "https://ebible.org/details.php?id=spaRV1909",
            200_000, 40_000),
-    Source("commentary", "commentary", "en", "comm_mhcc", "sword-comm-mhcc 2.0-1", HENRY,
+    Source("commentary", "commentary", "en", ("comm_mhcc", "mhcc:"), "sword-comm-mhcc 2.0-1", HENRY,
            "Matthew Henry", PD, "https://gitlab.com/crosswire-bible-society/mhcc", 130_000, 0),
     Source("novels", "austen", "en", "austen_", "r-cran-janeaustenr 1.0.0-1",
            "Sense and Sensibility, Pride and Prejudice, Mansfield Park, Emma, Northanger Abbey, Persuasion",
@@ -106,7 +106,7 @@ class Entry:
 
 
 def key_of(src: str, document_id: str) -> str:
-    """Return the key of a document that all its languages (and Bible translations) share."""
+    """Return the key of a document that all its windows, languages and Bible translations share."""
     return f"{src}/{document_id.split(':', 1)[-1] if src == 'bible' else document_id}"
 
 

@@ -312,7 +312,7 @@ def test_long_documents_become_windows_and_nothing_is_lost():
     one = [Split("p", "en", "long", None, None, [sentences])]
     rows, counts = assemble(one)
     assert [len(r["sents"]) for r in rows] == [64, 64, 22]
-    assert [r["id"] for r in rows] == ["long", "long#2", "long#3"]
+    assert {r["id"] for r in rows} == {"long"}, "a split by the hash of the id keeps them together"
     assert [s for r in rows for s in r["sents"]] == sentences
     assert counts.sentences["en"] == 150
 

@@ -18,7 +18,8 @@ from largeconcept.data.debian.parts import Part
 from largeconcept.data.debian.text import Pair, Row, is_good_paragraph, split_sentences
 
 WINDOW = 64
-"""Sentences a document at most; longer ones become several documents with ``#2``, ``#3`` … after the id."""
+"""Sentences a document at most. Longer ones become several lines with the same id: a split by its hash keeps them
+together."""
 _SHORTEST = 2
 _CHUNK = 512
 
@@ -114,12 +115,10 @@ class Assembler:
     def _documents(self, part: Part, row: Split, paragraphs: list[list[str]], counts: Counts) -> Iterator[str]:
         seen = self._paragraphs.setdefault(row.lang, set())
         window: list[str] = []
-        number = 0
         for piece in [*self._fresh(paragraphs, row.lang, seen), None]:
             if window and (piece is None or len(window) + len(piece) > WINDOW):
                 if len(window) >= _SHORTEST:
-                    number += 1
-                    yield self._line(part, row, window, number, counts)
+                    yield self._line(part, row, window, counts)
                 window = []
             window += piece or []
 
@@ -132,14 +131,14 @@ class Assembler:
                 seen.add(digest)
                 yield from (sentences[i : i + WINDOW] for i in range(0, len(sentences), WINDOW))
 
-    def _line(self, part: Part, row: Split, window: list[str], number: int, counts: Counts) -> str:
+    def _line(self, part: Part, row: Split, window: list[str], counts: Counts) -> str:
         counts.documents[row.lang] += 1
         counts.sentences[row.lang] += len(window)
         counts.summaries[row.lang] += bool(row.summary)
         document = {
             "src": part.src,
             "lang": row.lang,
-            "id": row.id if number == 1 else f"{row.id}#{number}",
+            "id": row.id,
             "title": row.title,
             "summary": row.summary,
             "sents": window,
