@@ -38,6 +38,7 @@ from largeconcept.train.setup import (
     check_dim,
     export,
     open_loader,
+    open_validation,
     prepare_model,
     prepare_normalizer,
     validation_batches,
@@ -153,7 +154,7 @@ class _Run:
         self.datasets = self.loader.datasets
         check_dim(config, self.loader)
         if config.validation is not None:
-            check_dim(config, open_loader(config.validation, parallel))
+            check_dim(config, open_validation(config.validation, parallel))
         start, state = self._find_start()
         self.precision = self._precision(state)
         self._prepare_folder()

@@ -40,6 +40,11 @@ def open_loader(config: LoaderConfig, parallel: Parallel) -> ConceptLoader:
     return loader
 
 
+def open_validation(config: LoaderConfig, parallel: Parallel) -> ConceptLoader:
+    """Open held-out data, which is read batch by batch: the number of micro-batches of a step means nothing."""
+    return open_loader(config.model_copy(update={"micro_batches": parallel.world_size}), parallel)
+
+
 def check_dim(config: RunConfig, loader: ConceptLoader) -> None:
     """Refuse a model for concepts of another dimension than the data's.
 
@@ -205,7 +210,7 @@ class StepSource:
 
 def validation_batches(config: LoaderConfig, number: int, parallel: Parallel) -> Iterator[ConceptBatch]:
     """Yield this process's share of the first ``number`` batches of held-out data, the same at every evaluation."""
-    loader = open_loader(config, parallel)
+    loader = open_validation(config, parallel)
     yield from islice(loader.epoch(), len(range(parallel.rank, number, parallel.world_size)))
 
 
