@@ -6,11 +6,12 @@
 from __future__ import annotations
 
 import contextlib
-import json
+import io
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -268,10 +269,14 @@ def _judge(pipelines: dict[str, ConceptPipeline], data: Path, reporter: Reporter
                 pipeline.normalizer,
                 training_mean=mean,
                 options=pipeline.options,
-                progress=lambda done, total, update=update: update(done, total, "concepts"),
+                progress=partial(_concepts_done, update),
             )
         reporter.show(reports[kind].table(f"Next concept, {kind}"))
     return reports
+
+
+def _concepts_done(update: Callable[..., None], done: int, total: int) -> None:
+    update(done, total, "concepts")
 
 
 def training_mean(dataset: ConceptDataset) -> torch.Tensor:
@@ -362,9 +367,9 @@ class LogReporter:
         """Keep a table's text."""
         from rich.console import Console
 
-        console = Console(width=120, record=True, file=None, quiet=True)
-        console.print(renderable)
-        self.lines.append(console.export_text() or json.dumps(str(renderable)))
+        text = io.StringIO()
+        Console(width=120, file=text).print(renderable)
+        self.lines.append(text.getvalue())
 
     def progress(self, what: str) -> AbstractContextManager[Callable[..., None]]:
         """Tell nothing."""

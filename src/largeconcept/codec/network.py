@@ -118,9 +118,9 @@ class Block(nn.Module):
             memory_k, memory_v = self.memory_kv(memory)
             k, v = torch.cat([memory_k, k], dim=2), torch.cat([memory_v, v], dim=2)
         x_NTD = x_NTD + self.out(attend(q, k, v, mask).transpose(1, 2).flatten(2))
-        return x_NTD + self.down(F.relu(self.up(rms_norm(x_NTD))).square())
+        return x_NTD + self.mlp(x_NTD)
 
-    def step(self, x_ND: Tensor, k_cache: Tensor, v_cache: Tensor, position: int, mask: Tensor | None) -> Tensor:
+    def step(self, x_ND: Tensor, k_cache: Tensor, v_cache: Tensor, position: int) -> Tensor:
         """One decoding step: writes this token's key and value at ``position`` and attends to all up to it.
 
         ``k_cache`` and ``v_cache`` are (N, H, M + T, K), the memory in front.
@@ -129,8 +129,13 @@ class Block(nn.Module):
         k_cache[:, :, position] = k
         v_cache[:, :, position] = v
         keys, values = k_cache[:, :, : position + 1], v_cache[:, :, : position + 1]
-        x_ND = x_ND + self.out(attend(q[:, :, None], keys, values, mask).squeeze(2).flatten(1))
-        return x_ND + self.down(F.relu(self.up(rms_norm(x_ND))).square())
+        x_ND = x_ND + self.out(attend(q[:, :, None], keys, values, None).squeeze(2).flatten(1))
+        return x_ND + self.mlp(x_ND)
+
+    def mlp(self, x: Tensor) -> Tensor:
+        """The block's second branch: squared ReLU."""
+        out: Tensor = self.down(F.relu(self.up(rms_norm(x))).square())
+        return out
 
 
 class AutoencoderNetwork(nn.Module):
@@ -252,5 +257,5 @@ class AutoencoderNetwork(nn.Module):
         hidden = rms_norm(embedded_ND) + self.decoder_positions[t] + bias_ND
         position = self.config.memory_tokens + t
         for layer, k, v in zip(self.decoder_blocks, keys, values, strict=True):
-            hidden = layer.step(hidden, k, v, position, None)
+            hidden = layer.step(hidden, k, v, position)
         return rms_norm(hidden)
