@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,6 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+# The tensors of the tests are tiny: a second thread only waits, for seconds where other work shares the cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 SENTENCES = (
     "Tim had a red ball.",

@@ -107,3 +107,51 @@ def test_export_by_reference(cli, corpus, tmp_path):
     ToyCodec(8).save_pretrained(codec)
     cli("generate", "-p", out, "-t", "Tim runs.").error(ToyCodec(8).fingerprint, ToyCodec(16).fingerprint)
     cli("export", run, tmp_path / "other", "--codec", codec).error(ToyCodec(8).fingerprint, ToyCodec(16).fingerprint)
+
+
+def test_evaluation_of_a_pipeline_and_of_a_run(cli, saved_pipeline, corpus, tmp_path):
+    codec, data, run = (tmp_path / name for name in ("codec", "data", "run"))
+    ToyCodec(16).save_pretrained(codec)
+    for split in ("train", "test"):
+        cli("data", "build", corpus / f"{split}.jsonl", "--out", data, "--codec", codec, "--split", split).ok()
+    arguments = ["--data", data, "--device", "cpu", "-o", "num_inference_steps=3"]
+    report = json.loads(cli("eval", "run", saved_pipeline, *arguments, "--json", "--out", tmp_path / "r.json").ok())
+    assert set(report["scores"]) == {"model", "copy_last", "training_mean"}
+    assert (report["num_documents"], report["num_predictions"]) == (4, 20)
+    assert report["options"]["num_inference_steps"] == 3
+    assert json.loads((tmp_path / "r.json").read_text()) == report
+    without = cli("eval", "run", saved_pipeline, *arguments, "--train-split", "none", "--limit", "3").ok()
+    assert "training mean" not in without
+    assert "15 predictions in 3 documents" in without
+    cli("train", "tiny.mse", "--data", data, "--out", run, "-q", *TINY, "model.num_layers=1").ok()
+    assert "model - training mean" in cli("eval", "run", run, *arguments).ok()
+
+
+def test_codec_from_text_to_evaluation(cli, corpus, tmp_path):
+    small = ["network.dim=8", "network.width=16", "network.num_heads=2", "network.encoder_layers=1"]
+    small += [
+        "network.decoder_layers=1",
+        "network.vocab_size=300",
+        "network.languages=[eng_Latn]",
+        "network.max_tokens=64",
+    ]
+    small += [
+        "max_steps=2",
+        "micro_tokens=128",
+        "micro_batches=1",
+        "network.pooling_heads=2",
+        "network.memory_tokens=2",
+    ]
+    lines = [json.loads(line) for line in (corpus / "train.jsonl").read_text().splitlines()]
+    rows = [
+        {"id": one["id"], "lang": one["lang"], "sentences": [s + "." for s in one["text"].split(". ")]} for one in lines
+    ]
+    (tmp_path / "in.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    text = cli("codec", "train", tmp_path / "in.jsonl", "--out", tmp_path / "run", "--int8", *small).ok()
+    assert "8 channels" in text
+    report = cli(
+        "codec", "eval", tmp_path / "in.jsonl", "-c", tmp_path / "run" / "codec", "--limit", "3", "--json"
+    ).ok()
+    assert json.loads(report)["round_trips"][0]["num_sentences"] == 3
+    translated = cli("translate", "--to", "en", "-c", tmp_path / "run" / "codec", "-t", "Tim runs. Anna sees.").ok()
+    assert translated.endswith("\n")
