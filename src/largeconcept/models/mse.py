@@ -28,6 +28,7 @@ from largeconcept.errors import DataError
 from largeconcept.models.checks import as_lengths, check_concepts
 from largeconcept.nn.decoder import TOY_STYLE, CausalDecoder, TransformerConfig
 from largeconcept.nn.kv_cache import KVCache
+from largeconcept.nn.linear import Linear
 
 POSITION_STD = 0.006
 
@@ -86,7 +87,7 @@ class MSEConceptModel(nn.Module):
         super().__init__()
         self.config = config
         self.decoder = CausalDecoder(config, config.num_layers, POSITION_STD)
-        self.output_proj = nn.Linear(config.model_dim, config.concept_dim)
+        self.output_proj = Linear(config.model_dim, config.concept_dim)
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Predict the next concept at every position.

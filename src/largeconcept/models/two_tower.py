@@ -39,6 +39,7 @@ from largeconcept.nn.adaln import NUM_CHUNKS, Modulator, modulate
 from largeconcept.nn.attention import CrossAttention, PositionwiseAttention
 from largeconcept.nn.decoder import TOY_STYLE, CausalDecoder, TransformerConfig
 from largeconcept.nn.kv_cache import KVCache
+from largeconcept.nn.linear import Linear, few_rows_linear
 from largeconcept.nn.masks import shifted_causal_mask
 from largeconcept.nn.mlp import Mlp
 from largeconcept.nn.norms import Norm, normalize
@@ -192,7 +193,7 @@ class DenoiserLayer(nn.Module):
         batch = keys_values[0].shape[0]
         gates, (first, second, third) = plan.gates[n], plan.norms[n]
         y = normalize(x, self.attention_norm.style, *first)
-        y = self.attention(y) if plan.attention is None else F.linear(y, *plan.attention)
+        y = self.attention(y) if plan.attention is None else few_rows_linear(y, *plan.attention)
         x = torch.addcmul(x, gates[0], y)
         seeing = x[:batch]
         y = normalize(seeing, self.cross_attention_norm.style, *second)
@@ -213,12 +214,12 @@ class Denoiser(nn.Module):
         super().__init__()
         self.config = config
         self.embed_time = TimestepEmbedding(config.model_dim)
-        self.input_proj = nn.Linear(config.concept_dim, config.model_dim)
+        self.input_proj = Linear(config.concept_dim, config.model_dim)
         layers = nn.ModuleList(DenoiserLayer(config) for _ in range(config.num_denoiser_layers))
         self.layers = cast("Sequence[DenoiserLayer]", layers)
         self.norm = Norm(config.model_dim, config.norm)
         self.final_dropout = nn.Dropout(config.final_dropout)
-        self.output_proj = nn.Linear(config.model_dim, config.concept_dim)
+        self.output_proj = Linear(config.model_dim, config.concept_dim)
 
     def forward(
         self,

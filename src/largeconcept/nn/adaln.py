@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from largeconcept.nn.linear import Linear
+
 NUM_CHUNKS = 9  # shift, scale, gate for self-attention, then cross-attention, then the MLP
 
 
@@ -18,7 +20,7 @@ class Modulator(nn.Module):
 
     def __init__(self, dim: int) -> None:
         super().__init__()
-        self.fc = nn.Linear(dim, NUM_CHUNKS * dim)
+        self.fc = Linear(dim, NUM_CHUNKS * dim)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from largeconcept.nn.kv_cache import KVCache
+from largeconcept.nn.linear import Linear
 from largeconcept.nn.rope import apply_rope
 
 Rope = tuple[Tensor, Tensor]
@@ -32,8 +33,8 @@ class SelfAttention(nn.Module):
         super().__init__()
         self.num_heads = num_heads
         self.dropout = dropout
-        self.qkv_proj = nn.Linear(dim, 3 * dim)
-        self.output_proj = nn.Linear(dim, dim, bias=output_bias)
+        self.qkv_proj = Linear(dim, 3 * dim)
+        self.output_proj = Linear(dim, dim, bias=output_bias)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -81,9 +82,9 @@ class CrossAttention(nn.Module):
         super().__init__()
         self.num_heads = num_heads
         self.dropout = dropout
-        self.q_proj = nn.Linear(dim, dim)
-        self.kv_proj = nn.Linear(dim, 2 * dim)
-        self.output_proj = nn.Linear(dim, dim, bias=output_bias)
+        self.q_proj = Linear(dim, dim)
+        self.kv_proj = Linear(dim, 2 * dim)
+        self.output_proj = Linear(dim, dim, bias=output_bias)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -127,8 +128,8 @@ class PositionwiseAttention(nn.Module):
 
     def __init__(self, dim: int, *, output_bias: bool = True) -> None:
         super().__init__()
-        self.v_proj = nn.Linear(dim, dim)
-        self.output_proj = nn.Linear(dim, dim, bias=output_bias)
+        self.v_proj = Linear(dim, dim)
+        self.output_proj = Linear(dim, dim, bias=output_bias)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:

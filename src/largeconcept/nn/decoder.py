@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from largeconcept.config import Config
 from largeconcept.nn.attention import Rope, SelfAttention
 from largeconcept.nn.kv_cache import KVCache
+from largeconcept.nn.linear import Linear
 from largeconcept.nn.mlp import Mlp, MlpStyle
 from largeconcept.nn.norms import Norm, NormStyle
 from largeconcept.nn.positions import LearnedPositions, PositionStyle, sine_positions
@@ -128,7 +129,7 @@ class CausalDecoder(nn.Module):
     def __init__(self, config: TransformerConfig, num_layers: int, position_std: float) -> None:
         super().__init__()
         self.config = config
-        self.input_proj = nn.Linear(config.concept_dim, config.model_dim)
+        self.input_proj = Linear(config.concept_dim, config.model_dim)
         self.positions = (
             LearnedPositions(config.max_positions, config.model_dim, position_std)
             if config.positions == "learned"

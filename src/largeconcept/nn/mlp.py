@@ -7,6 +7,8 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from largeconcept.nn.linear import Linear
+
 MlpStyle = Literal["swiglu", "relu"]
 
 
@@ -29,8 +31,8 @@ class Mlp(nn.Module):
         self.gated = style == "swiglu"
         inner = glu_width(ffn_dim) if self.gated else ffn_dim
         # One product for gate and inner: rows [:F] are the gate, rows [F:] the inner projection.
-        self.inner_proj = nn.Linear(dim, 2 * inner if self.gated else inner)
-        self.output_proj = nn.Linear(inner, dim)
+        self.inner_proj = Linear(dim, 2 * inner if self.gated else inner)
+        self.output_proj = Linear(inner, dim)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (…, D) to (…, D)."""

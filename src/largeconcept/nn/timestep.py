@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from largeconcept.nn.linear import Linear
+
 NUM_FREQUENCIES = 128
 
 
@@ -27,8 +29,8 @@ class TimestepEmbedding(nn.Module):
 
     def __init__(self, dim: int) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(2 * NUM_FREQUENCIES, dim)
-        self.fc2 = nn.Linear(dim, dim)
+        self.fc1 = Linear(2 * NUM_FREQUENCIES, dim)
+        self.fc2 = Linear(dim, dim)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:

@@ -242,7 +242,7 @@ def test_learned_positions_must_have_room(normalizer):
     model = MSEConceptModel(MSEConfig.toy(**SMALL, max_positions=8, num_layers=1))
     fits = generate_concepts(model, prompts(5), normalizer, GenerationOptions(**FAST, max_concepts=4))
     assert len(fits[0].concepts) == 4  # the last one is never read, so it needs no position
-    with pytest.raises(DataError, match="at most 8 concepts.*5 of the prompt and 5 to come"):
+    with pytest.raises(DataError, match=r"at most 8 concepts.*5 of the prompt and 5 to come"):
         generate_concepts(model, prompts(5), normalizer, GenerationOptions(**FAST, max_concepts=5))
 
 

@@ -10,6 +10,7 @@ from largeconcept.nn.adaln import Modulator, modulate
 from largeconcept.nn.attention import CrossAttention, PositionwiseAttention, SelfAttention
 from largeconcept.nn.decoder import CausalDecoder, TransformerConfig
 from largeconcept.nn.kv_cache import KVCache
+from largeconcept.nn.linear import Linear, few_rows_linear
 from largeconcept.nn.masks import lengths_mask, shifted_causal_mask
 from largeconcept.nn.mlp import Mlp, glu_width
 from largeconcept.nn.norms import Norm, normalize
@@ -119,6 +120,20 @@ def test_both_mlps():
     assert inner.shape[1] == 256
     torch.testing.assert_close(gated(x), gated.output_proj(gate.sigmoid() * gate * inner))
     torch.testing.assert_close(plain(x), plain.output_proj(plain.inner_proj(x).clamp(min=0)))
+
+
+@pytest.mark.parametrize("shape", [(1, 8), (2, 8), (3, 1, 8), (1, 3, 8), (4, 8), (0, 8)])
+@pytest.mark.parametrize("bias", [True, False])
+def test_few_rows_take_the_other_order_and_give_the_same(shape, bias):
+    layer, x = Linear(8, 5, bias=bias), torch.randn(shape)
+    expected = torch.nn.functional.linear(x, layer.weight, layer.bias)
+    torch.testing.assert_close(layer(x), expected)
+    with torch.no_grad():
+        torch.testing.assert_close(layer(x), expected)
+        half = layer.bfloat16()(x.bfloat16())
+    assert half.shape == expected.shape and half.dtype == torch.bfloat16
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        assert few_rows_linear(x, layer.weight.float(), None).dtype == torch.bfloat16
 
 
 def test_masks():
