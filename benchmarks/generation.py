@@ -79,9 +79,8 @@ def main() -> None:
     models: dict[str, nn.Module] = {"base": base(), "two_tower": two_tower()}
     normalizer = ConceptNormalizer.identity(DIM)
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, float32, {concepts} concepts")
-    print(
-        f"{'context':>8} {'batch':>6} {'base':>10} {'two-tower':>10} {'one concept':>12} {'naive':>10} {'ratio':>7}   ms/concept"
-    )
+    names = f"{'base':>10} {'two-tower':>10} {'one concept':>12} {'naive':>10} {'ratio':>7}"
+    print(f"{'context':>8} {'batch':>6} {names}   ms/concept")
     rows = []
     for context in contexts:
         for batch in batches:

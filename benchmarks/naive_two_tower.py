@@ -27,7 +27,7 @@ def naive_generate(
     options: DDIMOptions,
     initial_noise: Callable[[int], Tensor],
 ) -> Tensor:
-    """Continue (B, S, C) normalised documents, all equally long, by (B, n, C); ``initial_noise(position)`` is (B, C)."""
+    """Continue (B, S, C) normalised documents, equally long, by (B, n, C); ``initial_noise(position)`` is (B, C)."""
     kind = model.config.prediction_type
     batch, prompt_size = x.shape[:2]
     for _ in range(num_concepts):
