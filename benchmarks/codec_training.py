@@ -2,9 +2,10 @@
 
     python benchmarks/codec_training.py [--quick] [--size 21m|9m] [--threads N]
 
-Counts target tokens a second (tokens the decoder learns to write; the encoder reads as many again) on sentence lengths as
-they are in text, bf16 autocast where the processor has it. Loops: ``naive`` (benchmarks/naive_codec.py, sentences in random
-order padded to the longest, whole vocabulary, AdamW), then ours: eager; with the vocabulary sampled; and compiled.
+Counts target tokens a second (tokens the decoder learns to write; the encoder reads as many again) on sentence lengths
+as they are in text, bf16 autocast where the processor has it. Loops: ``naive`` (benchmarks/naive_codec.py, sentences
+in random order padded to the longest, whole vocabulary, AdamW), then ours: eager; with the vocabulary sampled; and
+compiled.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The codec as one would first write it: separate projections, fused attention kernel with masks, whole-vocabulary scores.
+"""The codec as one would first write it: separate projections, fused attention with masks, whole-vocabulary scores.
 
 It has the size of ``AutoencoderNetwork`` of the same settings and the same task, and serves as the baseline of
 ``benchmarks/codec_training.py``; nothing else uses it.

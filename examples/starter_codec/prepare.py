@@ -4,8 +4,8 @@
     largeconcept codec train --config examples/starter_codec/config.yaml --out runs/starter --int8 DOCUMENTS.jsonl.xz
 
 The corpus is what ``largeconcept data corpus debian`` makes. Documents whose key is 13 modulo 40 are held out, in every
-language at once and sentence by sentence: the test part of the sample corpus is cut from them. Reference pages of one style
-are thinned, so that they do not crowd out prose.
+language at once and sentence by sentence: the test part of the sample corpus is cut from them. Reference pages of one
+style are thinned, so that they do not crowd out prose.
 """
 
 from __future__ import annotations
@@ -82,7 +82,8 @@ def main() -> None:
     arguments.out.mkdir(parents=True, exist_ok=True)
     tokenizer.save(arguments.out / "tokenizer.model")
     table.save(arguments.out / "sentences.npz")
-    print(f"{len(table):,} sentences, {len(table.pairs):,} pairs, {int(table.offsets[-1]):,} tokens; held out {len(held):,}")
+    tokens = int(table.offsets[-1])
+    print(f"{len(table):,} sentences, {len(table.pairs):,} pairs, {tokens:,} tokens; {len(held):,} sentences held out")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from largeconcept.version import __version__
 
-
 _LAZY = {
     "ConceptPipeline": "largeconcept.generate.pipeline",
     "ConceptNormalizer": "largeconcept.codec.normalizer",

@@ -1,4 +1,4 @@
-"""The demo end to end on a few documents of the sample corpus, with a codec without weights and with one from scratch."""
+"""The demo end to end on a few documents, with a codec without weights and with one from scratch."""
 
 from __future__ import annotations
 
