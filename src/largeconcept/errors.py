@@ -9,6 +9,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+_LONGEST = 1000  # characters of a message
+
 
 class ConceptLMError(Exception):
     """Base class of every error that a user of the library can cause.
@@ -45,7 +47,7 @@ class ConceptLMError(Exception):
             parts.append(f"got {shorten(self.got)}")
         if self.hint is not None:
             parts.append(self.hint)
-        return "; ".join(parts)
+        return shorten("; ".join(parts), _LONGEST)
 
 
 class ConfigError(ConceptLMError):
@@ -80,7 +82,7 @@ def shorten(value: object, limit: int = 120) -> str:
 
 def nearest(word: str, valid: Iterable[str]) -> str | None:
     """Return the valid word most like ``word``, or ``None`` when nothing is close."""
-    matches = difflib.get_close_matches(word, list(valid), n=1, cutoff=0.5)
+    matches = difflib.get_close_matches(word[:200], list(valid), n=1, cutoff=0.5)
     return matches[0] if matches else None
 
 
@@ -90,6 +92,8 @@ def did_you_mean(word: str, valid: Iterable[str]) -> str:
     match = nearest(word, choices)
     if match is not None:
         return f"did you mean {match}?"
+    if not choices:
+        return "there is nothing to choose from"
     listed = ", ".join(choices[:12]) + (", …" if len(choices) > 12 else "")
     return f"valid: {listed}"
 

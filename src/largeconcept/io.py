@@ -22,7 +22,11 @@ if TYPE_CHECKING:
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; on success it is synced and renamed, on failure removed.
 
-    A reader therefore never sees a half-written file, whenever the process is killed.
+    A reader therefore never sees a half-written file, whenever the process is killed. A kill may leave the temporary
+    file, hidden and with a name of its own, which no reader takes for the real one.
+
+    Raises:
+        OSError: the folder cannot be made or written, or the disk is full.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -31,7 +35,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     temporary = Path(name)
     try:
         yield temporary
-        with temporary.open("rb") as file:
+        with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         temporary.chmod(0o644)
         temporary.replace(path)
@@ -62,8 +66,13 @@ def atomic_write_text(path: str | Path, text: str) -> None:
 
 
 def write_json(path: str | Path, value: Any) -> None:
-    """Write ``value`` as indented JSON, atomically."""
-    atomic_write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    """Write ``value`` as indented JSON, atomically; text that UTF-8 cannot hold (lone surrogates) is escaped."""
+    text = json.dumps(value, indent=2, ensure_ascii=False)
+    try:
+        data = text.encode("utf-8")
+    except UnicodeEncodeError:
+        data = json.dumps(value, indent=2).encode()
+    atomic_write_bytes(path, data + b"\n")
 
 
 def read_json(path: str | Path) -> Any:
@@ -77,19 +86,27 @@ def read_json(path: str | Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise CheckpointError("file not found", where=path) from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:  # not UTF-8, not JSON, a number or nesting without end
         raise CheckpointError("cannot read JSON", where=path, got=error) from None
 
 
 def write_safetensors(
     path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
 ) -> None:
-    """Write tensors (moved to the CPU, made contiguous) to a safetensors file, atomically."""
+    """Write tensors (moved to the CPU, made contiguous) to a safetensors file, atomically.
+
+    Raises:
+        CheckpointError: the file cannot be written.
+    """
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    with atomic_path(path) as temporary:
-        save_file(plain, str(temporary), metadata=dict(metadata or {}))
+    try:
+        with atomic_path(path) as temporary:
+            save_file(plain, str(temporary), metadata=dict(metadata or {}))
+    except SafetensorError as error:  # a full disk arrives like this
+        raise CheckpointError("cannot write the weights", where=path, got=error) from None
 
 
 def read_safetensors(path: str | Path) -> dict[str, Tensor]:

@@ -58,6 +58,16 @@ def test_a_line_break_inside_a_sentence_stays_in_its_span() -> None:
     assert SEGMENTER.sentences(text) == ["The quick brown fox jumps over the lazy dog and runs away."]
 
 
+def test_a_small_letter_goes_on_from_a_line_that_was_broken_early() -> None:
+    text = "The meeting has been moved\nto the large hall on the second floor, where we met last year."
+    assert cut(text) == [(0, text)]
+
+
+def test_a_form_feed_ends_a_paragraph_even_in_wrapped_prose() -> None:
+    text = "The quick brown fox jumps over the lazy dog and\x0cruns away."
+    assert [number for number, _ in cut(text)] == [0, 1]
+
+
 def test_a_heading_is_not_part_of_the_sentence_below() -> None:
     text = "My Trip to Rome\nIt was a sunny day when we left. The plane was late."
     assert [sentence for _, sentence in cut(text)] == [
