@@ -178,6 +178,24 @@ def test_failed_save_leaves_the_old_pipeline(make_pipeline, tmp_path, monkeypatc
     assert [p.name for p in tmp_path.iterdir()] == ["p"]
 
 
+def test_failed_rename_brings_the_old_pipeline_back(make_pipeline, tmp_path, monkeypatch):
+    target = make_pipeline().save_pretrained(tmp_path / "p")
+    rename, calls = Path.rename, []
+
+    def fails_once(self: Path, other: Path) -> Path:
+        calls.append(other)
+        if len(calls) == 1:
+            raise OSError("device is gone")
+        return rename(self, other)
+
+    monkeypatch.setattr(Path, "rename", fails_once)
+    with pytest.raises(OSError, match="device is gone"):
+        make_pipeline("mse").save_pretrained(target)
+    assert calls == [target, target]
+    assert load_pipeline(target).model.config.type == "two_tower"
+    assert [p.name for p in tmp_path.iterdir()] == ["p"]
+
+
 def test_save_replaces_a_pipeline_and_nothing_else(make_pipeline, tmp_path):
     target = make_pipeline().save_pretrained(tmp_path / "p")
     make_pipeline("mse").save_pretrained(target)

@@ -95,7 +95,7 @@ def test_library_errors_are_one_line(cli, monkeypatch):
 
     stand_in(monkeypatch, verb)
     result = cli("doctor")
-    result.error("broken in two lines")
+    result.error("broken", "in two lines")
     assert "\x1b" not in result.err
 
 
@@ -192,3 +192,26 @@ def test_a_terminal_without_unicode_gets_escapes():
         command("segment", "--text", "Ça va → là. Bien."), env=environment, capture_output=True, check=True
     )
     assert done.stdout.decode("latin-1") == "Ça va \\u2192 là.\nBien.\n"
+
+
+def test_control_c_in_a_real_process():
+    code = (
+        "import os, signal, sys, time\nfrom largeconcept.cli import main\n"
+        "def verb() -> None:\n    os.kill(os.getpid(), signal.SIGINT)\n    time.sleep(30)\n"
+        "main._load = lambda target: verb\nsys.exit(main.run(['doctor']))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60)
+    assert (done.returncode, done.stdout) == (130, b"")
+    assert b"Traceback" not in done.stderr
+
+
+def test_an_interrupted_training_is_an_interrupt(cli, monkeypatch, tmp_path):
+    from largeconcept.cli import train
+    from largeconcept.train import loop
+
+    result = loop.TrainResult(3, [1.0], tmp_path, interrupted=True)
+    monkeypatch.setattr(train, "run_config", lambda *_: None)
+    monkeypatch.setattr(loop.Trainer, "fit", lambda self: result)
+    monkeypatch.setattr(loop.Trainer, "__init__", lambda self, *_, **__: None)
+    done = cli("train", "tiny.mse")
+    assert (done.status, done.out, done.err) == (130, "", "")
