@@ -27,7 +27,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import Field
 
-from largeconcept.version import __version__
 from largeconcept.config import Config
 from largeconcept.errors import (
     CheckpointError,
@@ -38,6 +37,7 @@ from largeconcept.errors import (
     shorten,
 )
 from largeconcept.io import atomic_write_text, read_json, require_folder, sync_folder, write_json
+from largeconcept.version import __version__
 
 if TYPE_CHECKING:
     from torch import nn
