@@ -104,6 +104,11 @@ def test_html():
     )
 
 
+def test_references_that_name_no_character_are_dropped():
+    assert parse_html("<p>a&#xD800;b &#x41;&#66;</p>").paragraphs == ("a b AB",)
+    assert parse_xml("<page><p>a&#55296;b &#x41;&#66;</p></page>").paragraphs == ("a b AB",)
+
+
 def test_html_without_the_wanted_element_is_read_whole():
     assert parse_html("<p>Only this.</p>", "DisplayArea").paragraphs == ("Only this.",)
 
@@ -122,6 +127,7 @@ HOSTILE = st.one_of(st.lists(PIECES, max_size=25).map("".join), st.text(st.chara
 @given(HOSTILE)
 @example("")
 @example("<" * 2000)
+@example("<p>&#xD800;&#55296 &#0; and &#x110000; and &#99999999999999999999;")
 @example("<div>" * 3000 + "deep")
 @example("<page>" + "<p>" * 3000 + "deep")
 @settings(max_examples=120, deadline=None)

@@ -20,6 +20,7 @@ _DECLARATION = re.compile(r"^\s*<\?xml[^>]*\?>")
 _DOCTYPE = re.compile(r"<!DOCTYPE[^\[>]*(?:\[.*?\]\s*)?>", re.DOTALL)
 _ENTITY_DEFINITION = re.compile(r'<!ENTITY\s+([\w.-]+)\s+"([^"<]*)"')
 _ENTITY = re.compile(r"&(?!(?:amp|lt|gt|quot|apos);|#)([A-Za-z0-9._-]+);")
+_NUMBER = re.compile(r"&#(?:[xX]([0-9A-Fa-f]+)|([0-9]+));?")
 _ENTITIES = {
     "kde": "KDE", "Linux": "Linux", "UNIX": "UNIX", "Qt": "Qt", "Windows": "Windows", "plasma": "Plasma",
     "eg": "e.g.", "ie": "i.e.", "etc": "etc.", "LMB": "left mouse button", "RMB": "right mouse button",
@@ -75,10 +76,22 @@ def parse_xml(text: str, entities: Mapping[str, str] | None = None) -> Page:
     text = _ENTITY.sub(lambda m: html.escape(_resolve(m.group(1), known)), text)
     parser = etree.XMLParser(recover=True, resolve_entities=False, no_network=True, load_dtd=False, huge_tree=False)
     try:
-        root = etree.fromstring(text.encode("utf-8", "replace"), parser)
+        root = etree.fromstring(_sound_numbers(text).encode("utf-8", "replace"), parser)
     except (etree.XMLSyntaxError, ValueError):
         return _EMPTY
     return _EMPTY if root is None else _XmlWalk(etree).read(root)
+
+
+def _sound_numbers(text: str) -> str:
+    """Return text whose character references all name characters (a surrogate's would break the tree's text)."""
+
+    def check(match: re.Match[str]) -> str:
+        hexadecimal, decimal = match.groups()
+        digits = (hexadecimal or decimal).lstrip("0")
+        code = int(digits or "0", 16 if hexadecimal else 10) if len(digits) < 8 else 0
+        return match.group() if 0 < code < 0xD800 or 0xDFFF < code < 0x110000 else " "
+
+    return _NUMBER.sub(check, text)
 
 
 def _resolve(name: str, known: Mapping[str, str]) -> str:
@@ -172,7 +185,7 @@ def parse_html(text: str, root_id: str | None = None) -> Page:
     etree = _lxml()
     from lxml import html as lxml_html
 
-    text = _DECLARATION.sub("", text).replace("\x00", " ")
+    text = _sound_numbers(_DECLARATION.sub("", text).replace("\x00", " "))
     try:
         root = lxml_html.document_fromstring(text.encode("utf-8", "replace"), parser=_html_parser(lxml_html))
     except (etree.ParserError, etree.XMLSyntaxError, ValueError, AssertionError):
