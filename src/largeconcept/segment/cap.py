@@ -14,7 +14,7 @@ _CLOSERS = r"[\"'”’»›)\]」』】）》〉]*"
 _PLACES = tuple(
     regex.compile(pattern)
     for pattern in (
-        rf"[!?…;:]{_CLOSERS}(?=\s)|\p{{L}}{{3}}\.{_CLOSERS}(?=\s+[^\s\p{{Ll}}])"
+        rf"[!?…;:]{_CLOSERS}(?=\s)|(?<=\p{{L}}{{3}})\.{_CLOSERS}(?=\s+[^\s\p{{Ll}}])"
         rf"|[\u3002\uff01\uff1f\uff1b\uff1a\uff61\u0964\u0965\u061f\u06d4\u061b\u1362\u0589]{_CLOSERS}",
         rf"[,\u060c]{_CLOSERS}(?=\s)|[\u3001\uff0c\uff64\u1363]{_CLOSERS}|(?=\s[–—(\[«„“])|[)\]](?=\s)",
         r"(?=\s)|(?<=\u200b)",

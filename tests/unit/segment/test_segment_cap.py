@@ -20,7 +20,11 @@ def test_a_short_text_stays_whole() -> None:
 @pytest.mark.parametrize(
     ("text", "limit", "expected"),
     [
-        ("one two, three four; five six seven", 25, ["one two, three four;", "five six seven"]),  # strong before comma
+        (
+            "aaaa bbbbbb; cccc dddd, eeee ffff gggg hhhh",
+            30,
+            ["aaaa bbbbbb;", "cccc dddd, eeee ffff gggg hhhh"],
+        ),  # strong before comma
         ("one two three, four five six seven", 25, ["one two three,", "four five six seven"]),  # comma before space
         ("one two three four five six", 15, ["one two three", "four five six"]),  # the middle, not the end
         ("aaaaaaaaaaaa", 5, ["aaaa", "aaaa", "aaaa"]),  # even parts
@@ -41,8 +45,12 @@ def test_the_best_place(text: str, limit: int, expected: list[str] | None) -> No
 
 
 def test_an_abbreviation_is_no_place_to_cut() -> None:
-    text = "the firm of Messrs. adams and Dr. brown in the old town of Lincoln"
-    assert cut(text, 40) == ["the firm of Messrs. adams and Dr.", "brown in the old town of Lincoln"]
+    for firm in ("the old firm of Messrs. adams met at nine,", "the old house of Dr. Brown stood here,"):
+        assert cut(f"{firm} in the old town hall", 45) == [firm, "in the old town hall"]
+    assert cut("the old house stood here. Then, as we all know, it fell", 45) == [
+        "the old house stood here.",
+        "Then, as we all know, it fell",
+    ]
 
 
 @pytest.mark.parametrize("limit", [1, 2, 3, 5, 10, 11])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import time
+from collections.abc import Iterator, Sequence
 
 import pytest
 import regex
@@ -11,7 +12,7 @@ import sentencex
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from largeconcept.segment import build_segmenter
+from largeconcept.segment import SegmenterConfig, build_segmenter
 from largeconcept.segment.base import BaseSegmenter
 from largeconcept.segment.graphemes import boundaries, is_simple, on_boundaries
 from largeconcept.types import Span
@@ -78,6 +79,30 @@ def test_nothing_is_lost_moved_or_broken(text: str, lang: str | None, cap: int |
     spans = segmenter(cap, join).segment(text, lang)
     check(text, spans, cap)
     assert segmenter(cap, join).segment(text, lang) == spans
+
+
+class ToldSegmenter(BaseSegmenter):
+    """Believes that sentences begin where it was told."""
+
+    told: tuple[int, ...] = ()
+
+    def _starts(self, bodies: Sequence[str], lang: str) -> Iterator[Sequence[int]]:
+        for _ in bodies:
+            yield self.told
+
+
+@settings(max_examples=200, deadline=None)
+@given(texts, caps, st.lists(st.integers(-3, 70), max_size=8).map(sorted))
+def test_no_backend_can_break_a_promise(text: str, cap: int | None, told: list[int]) -> None:
+    made = ToldSegmenter(SegmenterConfig(max_chars=cap))
+    made.told = tuple(told)
+    check(text, made.segment(text), cap)
+
+
+def test_white_space_at_a_start_is_no_part_of_the_sentence() -> None:
+    made = ToldSegmenter(SegmenterConfig())
+    made.told = (0, 3, 3, 9, 50)
+    assert made.segment("One  two three") == [Span(0, 3), Span(5, 8), Span(9, 14)]
 
 
 @settings(max_examples=100, deadline=None)
