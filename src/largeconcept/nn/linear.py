@@ -23,9 +23,9 @@ def few_rows_linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         or torch.is_autocast_enabled("cpu")
     ):
         return F.linear(x, weight, bias)
-    columns = x.reshape(rows, -1).t()
+    columns = x.reshape(rows, -1).contiguous().t()  # the memory order of both sides decides which kernel runs
     y = torch.mm(weight, columns) if bias is None else torch.addmm(bias.unsqueeze(1), weight, columns)
-    return y.t().reshape(*x.shape[:-1], -1)
+    return y.t().contiguous().view(*x.shape[:-1], -1)
 
 
 class Linear(nn.Linear):
