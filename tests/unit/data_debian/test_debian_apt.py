@@ -108,31 +108,27 @@ def test_parts_are_chosen_by_name():
         choose_parts([], lean=True)
 
 
+NAMES = """
+libreoffice-help-de libreoffice-help-fr libreoffice-help-en-us libreoffice-help-en-gb libreoffice-help-common
+libreoffice-core wesnoth-1.16-did wesnoth-1.16-music wesnoth-1.16-data python3.11-doc python3-doc linux-doc
+linux-doc-6.1 debian-faq manpages manpages-dev manpages-de manpages-de-dev manpages-fr-dev manpages-pt-br
+"""
+
+
 def test_patterns_select_packages():
-    names = [
-        "libreoffice-help-de",
-        "libreoffice-help-fr",
-        "libreoffice-core",
-        "wesnoth-1.16-did",
-        "wesnoth-1.16-music",
-        "wesnoth-1.16-data",
-        "python3.11-doc",
-        "python3-doc",
-        "linux-doc",
-        "linux-doc-6.1",
-        "debian-faq",
-    ]
-    index = {"old": {}, "new": {name: Package(name, "1", "new", 1, "0") for name in names}}
+    index = {"old": {}, "new": {name: Package(name, "1", "new", 1, "0") for name in NAMES.split()}}
 
-    def chosen(part):
-        return [package.name for package in PARTS[part].select(["old", "new"], index)]
+    def chosen(part, languages=("en", "de", "pt-BR")):
+        return [package.name for package in PARTS[part].select(["old", "new"], index, languages)]
 
-    assert chosen("libreoffice-help") == ["libreoffice-help-de", "libreoffice-help-fr"]
+    assert chosen("libreoffice-help") == ["libreoffice-help-common", "libreoffice-help-de", "libreoffice-help-en-us"]
+    assert chosen("man") == ["manpages", "manpages-de", "manpages-de-dev", "manpages-dev", "manpages-pt-br"]
+    assert chosen("man", ["en"]) == ["manpages", "manpages-dev"]
     assert chosen("wesnoth") == ["wesnoth-1.16-did"]
     assert chosen("python-docs") == ["python3.11-doc"]
     assert chosen("kernel-docs") == ["linux-doc-6.1"]
     assert chosen("bible") == []
-    assert PARTS["debian-faq"].absent(PARTS["debian-faq"].select(["new"], index)) == ["debian-faq-*"]
+    assert PARTS["debian-faq"].absent(PARTS["debian-faq"].select(["new"], index, ["en"])) == ["debian-faq-*"]
 
 
 # ---- a real tree on a small signed repository

@@ -247,7 +247,7 @@ class _Build:
         index = self._tree.packages()
         planned: dict[str, list[Package]] = {}
         for part in parts:
-            packages = part.select(self.suites, index)
+            packages = part.select(self.suites, index, self.reading)
             has = bool(packages) or any(i.kind == part.indexes for i in self._indexes)
             if has:
                 planned[part.name] = packages

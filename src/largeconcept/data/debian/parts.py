@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from largeconcept.data.debian.apt import Package
+from largeconcept.data.debian.text import language_of
 from largeconcept.errors import ConfigError, did_you_mean
 
 _HELP_APPS = """
@@ -41,7 +42,7 @@ class Part:
         src: what the documents carry as their source.
         reader: name of the function in ``readers.py``.
         licence: main licence of the texts; the manifest lists what each package says.
-        packages: names or patterns; of a pattern with several matches in a suite all are taken.
+        packages: names or patterns; of a pattern all matches in a suite are taken, in the languages wanted.
         files: regular expression of the files to read, with the groups ``id`` and ``lang`` where the path holds them.
         lang: language of files whose path names none.
         root_id: element that holds the text of an HTML page.
@@ -68,13 +69,19 @@ class Part:
     cap: int | None = None
     lean: bool = True
 
-    def select(self, suites: Sequence[str], index: dict[str, dict[str, Package]]) -> list[Package]:
-        """Return the packages of the part from the first suite that has any of them, sorted by name."""
+    def select(
+        self, suites: Sequence[str], index: dict[str, dict[str, Package]], languages: Container[str]
+    ) -> list[Package]:
+        """Return the packages of the part from the first suite that has any of them, sorted by name.
+
+        Of packages that a pattern finds, those whose name ends in a language that is not wanted are left out.
+        """
         for suite in suites:
             names = index.get(suite, {})
             chosen = {name for name in self.packages if name in names}
-            for pattern in (p for p in self.packages if "*" in p or "[" in p):
-                chosen |= {name for name in names if fnmatchcase(name, pattern)}
+            for pattern in (p for p in self.packages if _is_pattern(p)):
+                matches = (name for name in names if fnmatchcase(name, pattern))
+                chosen |= {name for name in matches if _wanted(name, pattern, languages)}
             if chosen:
                 return [names[name] for name in sorted(chosen)]
         return []
@@ -83,6 +90,20 @@ class Part:
         """Return the names and patterns for which nothing was chosen."""
         names = [package.name for package in chosen]
         return [p for p in self.packages if p not in names and not any(fnmatchcase(name, p) for name in names)]
+
+
+def _is_pattern(name: str) -> bool:
+    return "*" in name or "[" in name
+
+
+def _wanted(name: str, pattern: str, languages: Container[str]) -> bool:
+    """Return whether a package that ``pattern`` found is not of a language that is not wanted."""
+    prefix, star, rest = pattern.partition("*")
+    if not star or rest or "[" in prefix:
+        return True
+    suffix = name[len(prefix) :].removesuffix("-dev")
+    lang = language_of(suffix) if suffix != "dev" else None
+    return lang is None or lang in languages
 
 
 def _book(name: str, src: str, licence: str, packages: tuple[str, ...], files: str, **more: object) -> Part:
