@@ -62,6 +62,13 @@ def test_sat_gives_exact_spans(wtpsplit: type[FakeSaT]) -> None:
     ]
 
 
+def test_a_backend_sees_no_line_breaks(wtpsplit: type[FakeSaT]) -> None:
+    text = "The quick brown fox jumps over the lazy dog and\r\nruns|away."
+    spans = build_segmenter({"type": "sat"}).segment(text)
+    assert wtpsplit.calls[0]["texts"] == ["The quick brown fox jumps over the lazy dog and  runs|away."]
+    assert [span.of(text) for span in spans] == [text[:-5], "away."]
+
+
 def test_sat_takes_model_tokenizer_and_device(wtpsplit: type[FakeSaT]) -> None:
     build_segmenter({"type": "sat"})
     build_segmenter({"type": "sat", "model": "sat-6l", "tokenizer": "folder", "device": "cuda"})

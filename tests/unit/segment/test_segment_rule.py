@@ -115,6 +115,12 @@ def test_text_without_capitals_is_cut_all_the_same() -> None:
     assert cut("He came at 5 p.m. and left.") == ["He came at 5 p.m. and left."]
 
 
+def test_no_sentence_ends_inside_a_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sentencex, "segment", lambda _, text: re.split(r"(?<=[.。])", text))
+    assert cut("A J.-P. and a file.Txt and 3.5 too.") == ["A J.-P. and a file.Txt and 3.5 too."]
+    assert cut("Yes.好。是。") == ["Yes.", "好。", "是。"]
+
+
 def test_the_language_matters() -> None:
     text = "Am 19. Januar kam er. Am 5. Ludwigstag ging er."
     assert len(cut(text, "de")) == 2
