@@ -2,24 +2,27 @@
 
 For every new concept the whole document is read again; at every denoising step timestep embedding and modulators are
 computed anew, and guidance runs the denoiser on a doubled batch: the second half gets a context of zeros that a mask
-hides but for the first key. Same weights, same noise, same result as
+hides but for the first key. Linear layers are torch's own. Same weights, same noise, same result as
 :func:`largeconcept.generate.loop.generate_concepts`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from unittest.mock import patch
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from largeconcept.diffusion.guidance import guide
 from largeconcept.diffusion.parameterization import to_eps
 from largeconcept.diffusion.samplers import DDIMOptions, ddim_plan, ddim_step
 from largeconcept.models import TwoTowerConceptModel
+from largeconcept.nn.linear import Linear
 
 
 @torch.no_grad()
+@patch.object(Linear, "forward", nn.Linear.forward)
 def naive_generate(
     model: TwoTowerConceptModel,
     x: Tensor,
