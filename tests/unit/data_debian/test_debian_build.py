@@ -169,6 +169,8 @@ def test_same_packages_give_the_same_bytes_and_the_cache_is_used(tmp_path, monke
     run(tmp_path / "a")
     run(tmp_path / "b")
     assert digest(tmp_path / "a") == digest(tmp_path / "b")
+    rows = next((tmp_path / "a" / "cache" / "rows").glob("ddtp-*.gz")).read_bytes()
+    assert rows[4:8] == bytes(4), "no time in the file"
     updates = FakeTree.updates
 
     def never(*_):

@@ -109,9 +109,11 @@ def catalogue(source: str, target: str) -> bytes:
 def test_campaigns(tmp_path, deb_factory):
     root = "usr/share/games/wesnoth/1.16"
     message = "You came to the old forest."
+    more = (message, "Nobody translated this so far.", "Nor did anybody translate this.")
     files = {
         f"{root}/data/campaigns/X/01_start.cfg": f'story = _ "{message}"',
         f"{root}/data/campaigns/X/empty.cfg": "x = 1",
+        f"{root}/data/campaigns/X/02_next.cfg": "\n".join(f'story = _ "{m}"' for m in more),
         f"{root}/locale/de/LC_MESSAGES/wesnoth-x.mo": catalogue(message, "Ihr kamt in den alten Wald."),
         f"{root}/locale/pt_BR/LC_MESSAGES/wesnoth-x.mo": catalogue("Another message.", "Outra mensagem."),
         f"{root}/locale/fr/LC_MESSAGES/wesnoth-x.mo": catalogue(message, "Vous voilà."),
@@ -120,7 +122,8 @@ def test_campaigns(tmp_path, deb_factory):
     assert [(r.lang, r.id, r.paragraphs) for r in rows] == [
         ("en", "X/01_start.cfg", (message,)),
         ("de", "X/01_start.cfg", ("Ihr kamt in den alten Wald.",)),
-    ]
+        ("en", "X/02_next.cfg", more),
+    ], "a scenario of which less than a half is translated is left out"
 
 
 def test_crawl_and_stringtables(tmp_path, deb_factory):

@@ -97,7 +97,10 @@ def test_pairs_are_filtered():
     assert fits(GOOD, russian, "ru")
     assert fits(GOOD, russian, "uk")
     english = "The house is very old and large, and nobody has lived in it for years."
-    assert not fits(english, "Дом стар и велик.", "ru"), "Cyrillic takes two bytes a letter"
+    assert is_good("Дом очень стар и велик.", "ru")
+    assert not fits(english, "Дом очень стар и велик.", "ru"), "Cyrillic takes two bytes a letter"
+    assert fits(english, "Das Haus ist alt, groß, leer und kalt.", "de")
+    assert not fits(english, "Das Haus ist alt und leer.", "de"), "0.4 times as long"
 
 
 @given(st.lists(st.lists(st.text(max_size=30), max_size=3), max_size=4), st.lists(st.lists(st.text(max_size=30))))
