@@ -48,7 +48,9 @@ def test_sentences_come_back(starter: AutoencoderCodec, lang: str) -> None:
     noisy = starter.decode(concepts + 0.2 * noise, lang, method="greedy")
     assert bleu(noisy, sentences, lang) > 10
     shuffled = starter.decode(concepts.roll(1, 0), lang, method="greedy")
-    assert bleu(shuffled, sentences, lang) < 5, "the score must come from the concepts, not from the style of the corpus"
+    assert bleu(shuffled, sentences, lang) < 5, (
+        "the score must come from the concepts, not from the style of the corpus"
+    )
 
 
 def test_translations_lie_together(starter: AutoencoderCodec) -> None:
