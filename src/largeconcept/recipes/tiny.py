@@ -21,9 +21,15 @@ def mse(data: str | Path, out: str | Path = "runs/tiny_mse", *, validation: str 
 
 
 def two_tower(data: str | Path, out: str | Path = "runs/tiny_two_tower", *, validation: str | None = None) -> RunConfig:
-    """Two-tower diffusion LCM of 2 + 3 layers and width 256; about three minutes on two cores."""
-    layers = {"num_context_layers": 2, "num_denoiser_layers": 3, "dropout": 0.3}
-    return _run({"type": "two_tower", **layers, **_STYLE}, data, out, validation, max_steps=350)
+    """Two-tower diffusion LCM of 2 + 2 layers and width 256; about two minutes on two cores.
+
+    Timesteps are drawn from a Beta(3, 1): the noisiest ones decide what a sample is about, and with little data they
+    profit most from the few steps that generalise.
+    """
+    layers = {"num_context_layers": 2, "num_denoiser_layers": 2, "dropout": 0.4}
+    objective = {"type": "diffusion", "timesteps": {"type": "beta", "a": 3.0, "b": 1.0}}
+    run = _run({"type": "two_tower", **layers, **_STYLE}, data, out, validation, max_steps=200)
+    return RunConfig.from_dict({**run.to_dict(), "objective": objective})
 
 
 def _run(model: dict[str, Any], data: str | Path, out: str | Path, validation: str | None, max_steps: int) -> RunConfig:
@@ -52,7 +58,7 @@ def _run(model: dict[str, Any], data: str | Path, out: str | Path, validation: s
             "train": {
                 "out": str(out),
                 "max_steps": max_steps,
-                "ema_decay": 0.98,
+                "ema_decay": 0.97,
                 "log_every": 20,
                 "save_every": 100,
                 "eval_every": 100,
