@@ -336,7 +336,7 @@ def choose_prompts(documents: Sequence[Document], languages: Sequence[str]) -> l
     usable = [d for d in documents if len(d.sentences) >= enough and d.lang in languages]
     chosen: list[Document] = []
     for wanted in ("eng_Latn", *[code for code in languages if code != "eng_Latn"], *languages):
-        match = next((d for d in usable if d.lang == wanted and d not in chosen), None)
+        match = next((d for d in usable if d.lang == wanted and d.id not in {c.id for c in chosen}), None)
         if match is not None and len(chosen) < 3:
             chosen.append(match)
     chosen += [d for d in usable if d not in chosen][: 3 - len(chosen)]
