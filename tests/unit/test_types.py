@@ -11,6 +11,7 @@ from largeconcept.types import ConceptBatch, ConceptCodec, Document, Segmenter, 
 
 def test_a_span_is_half_open() -> None:
     text = "One. Two."
+    assert Span(0, 4).of(text) == "One."
     assert Span(5, 9).of(text) == "Two."
     assert Span(5, 9) == Span(5, 9, paragraph=0)
     with pytest.raises(dataclasses.FrozenInstanceError):
