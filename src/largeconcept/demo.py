@@ -40,7 +40,7 @@ SCRATCH_CODEC: dict[str, Any] = {
     "objective": {"sampled_vocabulary": 1024, "noise": 0.15, "decoder_mask": 0.1},
     "micro_tokens": 2048,
     "micro_batches": 2,
-    "max_steps": 700,
+    "max_steps": 500,
     "save_every": 100,
 }
 """The codec that ``make tiny`` trains from nothing: too small and too short to write well, enough to see it work."""
