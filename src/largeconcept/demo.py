@@ -19,10 +19,8 @@ from largeconcept.errors import DataError
 from largeconcept.io import write_json
 
 if TYPE_CHECKING:
-    import torch
 
     from largeconcept.codec.metrics import RoundTrip
-    from largeconcept.data.reader import ConceptDataset
     from largeconcept.eval.next_concept import NextConceptReport
     from largeconcept.generate.pipeline import ConceptPipeline
     from largeconcept.types import ConceptCodec, Document
@@ -207,7 +205,7 @@ def _dataset(space: ConceptCodec, name: str, folder: Path, corpus: Path, reporte
     for split in ("train", "test"):
         inputs = str(corpus / split / "*.jsonl")
         with reporter.progress(f"encode {split}") as update:
-            # The codec is passed as an object and noted by name, so that a run can find it again.
+            # Given by name, not as the object at hand: the name is noted, and a run finds its codec by it.
             report = build_concepts(inputs, data, codec=name, split=split, progress=update)
         reporter.line(f"{split}: {report.documents:,} documents, {report.concepts:,} concepts of {space.dim} channels")
     return data
@@ -260,9 +258,9 @@ def _train(config: Any, space: ConceptCodec, name: str, out: Path) -> ConceptPip
 
 def _judge(pipelines: dict[str, ConceptPipeline], data: Path, reporter: Reporter) -> dict[str, NextConceptReport]:
     from largeconcept.data.reader import ConceptDataset
-    from largeconcept.eval.next_concept import evaluate_next_concept
+    from largeconcept.eval.next_concept import evaluate_next_concept, mean_concept
 
-    mean = training_mean(ConceptDataset(data, "train"))
+    mean = mean_concept(ConceptDataset(data, "train"))
     reports = {}
     for kind, pipeline in pipelines.items():
         with reporter.progress(f"predict with {kind}") as update:
@@ -280,17 +278,6 @@ def _judge(pipelines: dict[str, ConceptPipeline], data: Path, reporter: Reporter
 
 def _concepts_done(update: Callable[..., None], done: int, total: int) -> None:
     update(done, total, "concepts")
-
-
-def training_mean(dataset: ConceptDataset) -> torch.Tensor:
-    """Return the (C,) mean concept of a dataset."""
-    import torch
-
-    total, count = torch.zeros(dataset.dim, dtype=torch.float64), 0
-    for document in dataset:
-        total += document.concepts.double().sum(dim=0)
-        count += len(document.concepts)
-    return (total / max(count, 1)).float()
 
 
 def _continue(pipeline: ConceptPipeline, documents: Sequence[Document], reporter: Reporter) -> list[dict[str, Any]]:

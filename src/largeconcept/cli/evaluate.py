@@ -10,10 +10,9 @@ import typer
 from largeconcept.cli.common import Device, Json, echo, echo_json, key_values, progress, table
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
     from largeconcept.codec.normalizer import ConceptNormalizer
-    from largeconcept.data.reader import ConceptDataset
     from largeconcept.eval.next_concept import NextConceptReport
 
 
@@ -41,7 +40,7 @@ def run(
     data.
     """
     from largeconcept.data.reader import ConceptDataset, splits
-    from largeconcept.eval.next_concept import evaluate_next_concept
+    from largeconcept.eval.next_concept import evaluate_next_concept, mean_concept
     from largeconcept.generate.options import GenerationOptions
     from largeconcept.generate.pipeline import default_device
     from largeconcept.io import write_json
@@ -94,19 +93,6 @@ def open_model(path: str) -> tuple[nn.Module, ConceptNormalizer, str, dict[str, 
     else:
         fingerprint, defaults = str(read_run(Path(folder))[1]["codec_fingerprint"]), {}
     return load_model(folder / "model"), ConceptNormalizer.from_pretrained(folder / "normalizer"), fingerprint, defaults
-
-
-def mean_concept(dataset: ConceptDataset) -> Tensor:
-    """Return the (C,) mean of all concepts of a dataset."""
-    import torch
-
-    total = torch.zeros(dataset.dim, dtype=torch.float64)
-    count = 0
-    for group in range(len(dataset.row_groups)):
-        concepts = dataset.vectors(group, targets=False).concepts
-        total += torch.from_numpy(concepts.astype("float64").sum(axis=0))
-        count += len(concepts)
-    return (total / max(count, 1)).float()
 
 
 def lines_of(report: NextConceptReport) -> list[str]:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from largeconcept.codec.normalizer import ConceptNormalizer
+    from largeconcept.data.reader import ConceptDataset
 
 METRICS = ("l2", "contrastive_accuracy")
 Predict = Callable[[Tensor, Tensor, list[int]], Tensor]
@@ -163,6 +164,17 @@ def evaluate_next_concept(
         num_bootstrap=num_bootstrap,
         progress=progress,
     )
+
+
+def mean_concept(dataset: ConceptDataset) -> Tensor:
+    """Return the (C,) mean of all concepts of a dataset: the baseline ``training_mean``."""
+    total = torch.zeros(dataset.dim, dtype=torch.float64)
+    count = 0
+    for group in range(len(dataset.row_groups)):
+        concepts = dataset.vectors(group, targets=False).concepts
+        total += torch.from_numpy(concepts.astype("float64").sum(axis=0))
+        count += len(concepts)
+    return (total / max(count, 1)).float()
 
 
 @torch.no_grad()

@@ -32,7 +32,23 @@ from largeconcept.train.parallel import Parallel
 from largeconcept.train.precision import autocast, resolve_precision
 from largeconcept.train.schedule import LRConfig, lr_factor
 
-Progress = Callable[[int, dict[str, float]], None]
+# What may differ between a checkpoint and the run that resumes it.
+MAY_CHANGE = frozenset(
+    {
+        "out",
+        "max_steps",
+        "max_minutes",
+        "save_every",
+        "log_every",
+        "eval_every",
+        "compile",
+        "schedule",
+        "objective",
+        "lr",
+        "embedding_lr",
+        "pair_share",
+    }
+)
 
 
 class CodecTrainConfig(Config):
@@ -105,24 +121,24 @@ class BatchSampler:
 
     def _buckets(
         self, lengths: NDArray[np.int64], weights: NDArray[np.float64]
-    ) -> tuple[list[NDArray[np.int64]], list[NDArray[np.float64]], NDArray[np.float64]]:
-        """Rows of each bucket, their running weights, and the running mass (weight × tokens) of the buckets."""
+    ) -> tuple[list[NDArray[np.int64]], list[NDArray[np.float64]], NDArray[np.float64], list[int]]:
+        """Rows of each bucket, their running weights, the running mass (weight × tokens) and the greatest lengths."""
         bucket = (lengths + self.WIDTH - 1) // self.WIDTH
         order = np.argsort(bucket, kind="stable")
         edges = np.flatnonzero(np.diff(bucket[order])) + 1
         rows = [part.astype(np.int64) for part in np.split(order, edges)]
         running = [np.cumsum(weights[part]) for part in rows]
         mass = np.cumsum([float((weights[part] * lengths[part]).sum()) for part in rows])
-        return rows, running, mass
+        return rows, running, mass, [int(bucket[part[0]]) * self.WIDTH for part in rows]
 
     def draw(self, step: int, micro: int) -> CodecBatch:
         """Return micro-batch ``micro`` of ``step``: the same one whenever it is asked for."""
         rng = np.random.default_rng([self._config.seed, step, micro])
         paired = self._pairs is not None and rng.random() < self._config.pair_share
-        rows, running, mass = self._pairs if paired and self._pairs is not None else self._mono
+        rows, running, mass, bounds = self._pairs if paired and self._pairs is not None else self._mono
         b = int(np.searchsorted(mass, rng.random() * mass[-1], side="right"))
         b = min(b, len(rows) - 1)
-        longest = self._longest(rows[b], paired)
+        longest = bounds[b]
         count = max(2, self._config.micro_tokens // (longest * (2 if paired else 1)))
         picks = np.searchsorted(running[b], rng.random(count) * running[b][-1], side="right")
         chosen = rows[b][np.minimum(picks, len(rows[b]) - 1)]
@@ -140,15 +156,6 @@ class BatchSampler:
         tokens, lengths = table.rows(indices)
         lang = torch.from_numpy(table.langs[indices].astype(np.int64))
         return CodecBatch(tokens, lengths, torch.from_numpy(source), lang, paired)
-
-    def _longest(self, rows: NDArray[np.int64], paired: bool) -> int:
-        row = self._table.pairs[rows[0]].astype(np.int64) if paired else rows[:1]
-        length = (
-            int(self._table.lengths[row].max())
-            if not paired
-            else int((self._table.offsets[row + 1] - self._table.offsets[row]).max())
-        )
-        return -(-length // self.WIDTH) * self.WIDTH
 
 
 class CodecTrainer:
@@ -206,23 +213,7 @@ class CodecTrainer:
         newest = checkpoint.latest(out)
         if newest is not None:
             state = checkpoint.read_state(newest)
-            may_change = frozenset(
-                {
-                    "out",
-                    "max_steps",
-                    "max_minutes",
-                    "save_every",
-                    "log_every",
-                    "eval_every",
-                    "compile",
-                    "schedule",
-                    "objective",
-                    "lr",
-                    "embedding_lr",
-                    "pair_share",
-                }
-            )
-            checkpoint.check_same_config(state["config"], config.to_dict(), may_change, newest)
+            checkpoint.check_same_config(state["config"], config.to_dict(), MAY_CHANGE, newest)
             checkpoint.load(newest, network, self._optimizers, None)
             step, elapsed = int(state["step"]), float(state["seconds"])
             tokens = float(state.get("tokens", 0))
