@@ -19,7 +19,6 @@ from largeconcept.errors import DataError
 from largeconcept.io import write_json
 
 if TYPE_CHECKING:
-
     from largeconcept.codec.metrics import RoundTrip
     from largeconcept.eval.next_concept import NextConceptReport
     from largeconcept.generate.pipeline import ConceptPipeline
