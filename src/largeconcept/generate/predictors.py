@@ -6,7 +6,8 @@ Shape letters: B batch, S concepts, C concept dimension, T rows denoised togethe
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from importlib import import_module
+from typing import Any, Protocol, Self
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +24,12 @@ Noise = Callable[[str, Sequence[int], Sequence[int]], Tensor]
 of prompt ``rows[i]``. Streams are ``initial``, ``temperature`` and, for the n-th denoising step with eta > 0,
 ``variance/n``."""
 
-Cache = MSECache | TwoTowerCache
+PREDICTORS: dict[str, str] = {
+    "mse": "largeconcept.generate.predictors:MSEPredictor",
+    "two_tower": "largeconcept.generate.predictors:TwoTowerPredictor",
+}
+"""Type of a model's configuration to the class that generates with it, made with (model, options, noise, number of
+concepts to come)."""
 
 
 class SeededNoise:
@@ -53,6 +59,23 @@ class SeededNoise:
                 return drawn
             out[places] = drawn
         return out
+
+
+class Cache(Protocol):
+    """What a model remembers of B documents; each family has its own."""
+
+    @property
+    def lengths(self) -> list[int]:
+        """Number of concepts read, of each row."""
+        ...
+
+    def select(self, rows: Sequence[int]) -> None:
+        """Keep only these rows, in this order."""
+        ...
+
+    def join(self, other: Self) -> None:
+        """Take the rows of another cache after one's own."""
+        ...
 
 
 class Predictor(Protocol):
@@ -178,8 +201,10 @@ def make_predictor(model: nn.Module, options: GenerationOptions, noise: Noise, c
     Raises:
         ConfigError: not a model that generates concepts.
     """
-    if isinstance(model, MSEConceptModel):
-        return MSEPredictor(model, options, noise, concepts)
-    if isinstance(model, TwoTowerConceptModel):
-        return TwoTowerPredictor(model, options, noise, concepts)
-    raise ConfigError("this kind of model cannot generate concepts", got=type(model).__name__)
+    family = getattr(getattr(model, "config", None), "type", None)
+    if family not in PREDICTORS:
+        raise ConfigError("this kind of model cannot generate concepts", got=family or type(model).__name__)
+    module, _, name = PREDICTORS[family].partition(":")
+    made: Any = getattr(import_module(module), name)(model, options, noise, concepts)
+    predictor: Predictor = made
+    return predictor

@@ -73,6 +73,11 @@ class MSECache:
         self.context.select(rows)
         self.prediction = self.prediction[list(rows)]
 
+    def join(self, other: MSECache) -> None:
+        """Take the rows of another cache after one's own."""
+        self.context.join(other.context)
+        self.prediction = torch.cat((self.prediction, other.prediction))
+
 
 class MSEConceptModel(nn.Module):
     """Base-LCM.

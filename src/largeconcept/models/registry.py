@@ -15,36 +15,37 @@ from largeconcept.config import Config
 from largeconcept.errors import CheckpointError, ConfigError, did_you_mean
 from largeconcept.io import load_strict, read_json, read_safetensors, require_folder, write_json, write_safetensors
 from largeconcept.models import MODELS
-from largeconcept.models.mse import MSEConceptModel, MSEConfig
-from largeconcept.models.two_tower import TwoTowerConceptModel, TwoTowerConfig
+from largeconcept.models.mse import MSEConfig
+from largeconcept.models.two_tower import TwoTowerConfig
 
-ModelConfig = Annotated[MSEConfig | TwoTowerConfig, Field(discriminator="type")]
+AnyModelConfig = MSEConfig | TwoTowerConfig
+ModelConfig = Annotated[AnyModelConfig, Field(discriminator="type")]
 """The configuration of any model; its ``type`` says which family."""
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 
 
-def _model_class(family: object) -> type[MSEConceptModel] | type[TwoTowerConceptModel]:
+def _model_class(family: object) -> type[nn.Module]:
     if not isinstance(family, str) or family not in MODELS:
         raise ConfigError("unknown model type", where="type", got=family, hint=did_you_mean(str(family), MODELS))
     module, _, name = MODELS[family].partition(":")
-    cls: type[MSEConceptModel] | type[TwoTowerConceptModel] = getattr(import_module(module), name)
+    cls: type[nn.Module] = getattr(import_module(module), name)
     return cls
 
 
-def model_config(data: Mapping[str, Any], where: str = "model") -> MSEConfig | TwoTowerConfig:
+def model_config(data: Mapping[str, Any], where: str = "model") -> AnyModelConfig:
     """Return the typed configuration of plain data with a ``type``.
 
     Raises:
         ConfigError: an unknown type, an unknown key, or an invalid value.
     """
-    config = _model_class(data.get("type")).config_class.from_dict(data, where)
-    assert isinstance(config, MSEConfig | TwoTowerConfig)
+    family: Any = _model_class(data.get("type"))
+    config: AnyModelConfig = family.config_class.from_dict(data, where)
     return config
 
 
-def build_model(config: MSEConfig | TwoTowerConfig | Mapping[str, Any]) -> nn.Module:
+def build_model(config: AnyModelConfig | Mapping[str, Any]) -> nn.Module:
     """Return a freshly initialised model of the family that ``config.type`` names; it has ``.config``.
 
     Weights are drawn from torch's global generator: seed it first for a reproducible start.
@@ -53,8 +54,7 @@ def build_model(config: MSEConfig | TwoTowerConfig | Mapping[str, Any]) -> nn.Mo
         ConfigError: an unknown type, an unknown key, or an invalid value.
     """
     typed = model_config(config) if isinstance(config, Mapping) else config
-    cls: type[nn.Module] = _model_class(typed.type)
-    return cls(typed)
+    return _model_class(typed.type)(typed)
 
 
 def save_model(model: nn.Module, folder: str | Path) -> None:

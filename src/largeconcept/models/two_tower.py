@@ -302,6 +302,11 @@ class TwoTowerCache:
         self.context.select(rows)
         self.cross.select(rows)
 
+    def join(self, other: TwoTowerCache) -> None:
+        """Take the rows of another cache after one's own."""
+        self.context.join(other.context)
+        self.cross.join(other.cross)
+
     def cross_context(self) -> CrossContext:
         """Return what the next concept's denoising looks at: everything read."""
         views = [self.cross.view(layer) for layer in range(len(self.cross.keys))]

@@ -58,7 +58,8 @@ class KVCache:
 
     def begin(self) -> None:
         """Add one place to every row; then :meth:`append` in each layer."""
-        self._reserve(self.size + 1)
+        if self.size == self.capacity:
+            self._reserve(2 * self.capacity)
         self.set_lengths([n + 1 for n in self.lengths])
 
     def append(self, layer: int, keys: Tensor, values: Tensor) -> None:
@@ -87,10 +88,19 @@ class KVCache:
         self.values = [v.index_select(0, index) for v in self.values]
         self.set_lengths([self.lengths[i] for i in rows])
 
+    def join(self, other: KVCache) -> None:
+        """Take the rows of another cache after one's own."""
+        room = max(self.capacity, other.capacity)
+        self._reserve(room)
+        other._reserve(room)
+        self.keys = [torch.cat(pair) for pair in zip(self.keys, other.keys, strict=True)]
+        self.values = [torch.cat(pair) for pair in zip(self.values, other.values, strict=True)]
+        self.set_lengths(self.lengths + other.lengths)
+
     def _reserve(self, size: int) -> None:
         if size <= self.capacity:
             return
-        extra = max(size, 2 * self.capacity) - self.capacity
+        extra = size - self.capacity
         self.keys = [torch.nn.functional.pad(k, (0, 0, 0, extra)) for k in self.keys]
         self.values = [torch.nn.functional.pad(v, (0, 0, 0, extra)) for v in self.values]
 

@@ -20,19 +20,20 @@ from largeconcept.objectives.regression import RegressionConfig
 if TYPE_CHECKING:
     from largeconcept.codec.normalizer import ConceptNormalizer
 
-ObjectiveConfig = Annotated[RegressionConfig | DiffusionConfig, Field(discriminator="type")]
+AnyObjectiveConfig = RegressionConfig | DiffusionConfig
+ObjectiveConfig = Annotated[AnyObjectiveConfig, Field(discriminator="type")]
 
 OBJECTIVES = {
     "regression": "largeconcept.objectives.regression:RegressionObjective",
     "diffusion": "largeconcept.objectives.diffusion:DiffusionObjective",
 }
-DEFAULTS: dict[str, type[RegressionConfig] | type[DiffusionConfig]] = {
+DEFAULTS: dict[str, type[AnyObjectiveConfig]] = {
     "mse": RegressionConfig,
     "two_tower": DiffusionConfig,
 }
 
 
-def default_objective(model_config: Config) -> RegressionConfig | DiffusionConfig:
+def default_objective(model_config: Config) -> AnyObjectiveConfig:
     """Return the objective that a family of models is meant for.
 
     Raises:
@@ -46,7 +47,7 @@ def default_objective(model_config: Config) -> RegressionConfig | DiffusionConfi
     return DEFAULTS[family]()
 
 
-def build_objective(config: RegressionConfig | DiffusionConfig, normalizer: ConceptNormalizer) -> Objective:
+def build_objective(config: AnyObjectiveConfig, normalizer: ConceptNormalizer) -> Objective:
     """Make the objective that a configuration describes.
 
     Raises:

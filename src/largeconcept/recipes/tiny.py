@@ -9,6 +9,11 @@ from largeconcept.data.reader import ConceptDataset, splits
 from largeconcept.train.config import RunConfig
 
 _STYLE: dict[str, Any] = {"model_dim": 256, "num_heads": 4}
+SAMPLERS: dict[str, dict[str, Any]] = {
+    "mse": {},
+    "two_tower": {"num_inference_steps": 3, "guidance_scale": 6.0, "guidance_rescale": 1.0},
+}
+"""Type of model to the options of generation that suit what these recipes train."""
 
 
 def mse(data: str | Path, out: str | Path = "runs/tiny_mse", *, validation: str | None = None) -> RunConfig:
