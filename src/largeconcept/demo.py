@@ -44,9 +44,6 @@ SCRATCH_CODEC: dict[str, Any] = {
 
 CODEC_SENTENCES = 60  # per language, for the round-trip figures
 PROMPT_SENTENCES = 8
-# On 15,000 concepts a two-tower model learns what comes next better than how exactly: few steps under strong guidance
-# keep its samples on the subject (dev/LOG.md).
-SAMPLER: dict[str, Any] = {"num_inference_steps": 3, "guidance_scale": 6.0, "guidance_rescale": 1.0}
 NEW_CONCEPTS = 4
 
 
@@ -246,12 +243,13 @@ def _round_trips(space: ConceptCodec, documents: Sequence[Document], reporter: R
 def _train(config: Any, space: ConceptCodec, name: str, out: Path) -> ConceptPipeline:
     """Train (or finish training) a model, export it with its codec, and open the result."""
     from largeconcept.generate.pipeline import ConceptPipeline
+    from largeconcept.recipes.tiny import SAMPLERS
     from largeconcept.train.export import export_run
     from largeconcept.train.loop import Trainer
 
     if not (out / "pipeline.json").is_file():
         Trainer(config).fit()
-        export_run(config.train.out, out, codec=name, generation=SAMPLER if config.model.type == "two_tower" else {})
+        export_run(config.train.out, out, codec=name, generation=SAMPLERS[config.model.type])
     return ConceptPipeline.from_pretrained(out, codec=space)
 
 

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -248,7 +249,7 @@ def test_learned_positions_must_have_room(normalizer):
 
 def test_other_modules_are_refused(normalizer):
     other = torch.nn.Linear(6, 6)
-    other.config = MSEConfig(**SMALL)
+    other.config = SimpleNamespace(type="linear", concept_dim=6, positions="none")
     with pytest.raises(ConfigError, match="cannot generate concepts"):
         generate_concepts(other, prompts(2), normalizer)
 
