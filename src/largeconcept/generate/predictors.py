@@ -126,7 +126,7 @@ class MSEPredictor:
         """See :class:`Predictor`; entry 0 is zeros, since this family cannot begin a text."""
         predicted = self.model(x)[:, :-1]
         if self.temperature:
-            predicted = predicted + self.temperature * _noise_block(self.noise, "temperature", x, first=1)
+            predicted = predicted + self.temperature * noise_block(self.noise, "temperature", x, first=1)
         return torch.cat((torch.zeros_like(x[:, :1], dtype=predicted.dtype), predicted), dim=1)
 
 
@@ -170,7 +170,7 @@ class TwoTowerPredictor:
     def teacher_forced(self, x: Tensor) -> Tensor:
         """See :class:`Predictor`: all positions are denoised together, under the mask of training."""
         context = self.model.teacher_forced_context(x)
-        return self._sample(context, lambda stream: _noise_block(self.noise, stream, x))
+        return self._sample(context, lambda stream: noise_block(self.noise, stream, x))
 
     def _sample(self, context: CrossContext, noise: Callable[[str], Tensor]) -> Tensor:
         """Denoise (B, T, C); ``noise`` gives a stream's numbers in that shape."""
@@ -189,7 +189,7 @@ class TwoTowerPredictor:
         )
 
 
-def _noise_block(noise: Noise, stream: str, x: Tensor, first: int = 0) -> Tensor:
+def noise_block(noise: Noise, stream: str, x: Tensor, first: int = 0) -> Tensor:
     """Return (B, S - first, C) noise for positions ``first``..S-1: the numbers that generation would draw."""
     rows = list(range(x.shape[0]))
     return torch.stack([noise(stream, rows, [p] * len(rows)) for p in range(first, x.shape[1])], dim=1)

@@ -50,3 +50,39 @@ def check_finite(x: Tensor, where: str) -> None:
     raise DataError(
         "a concept is not finite", where=f"{where}{place}", got="NaN or infinity", hint="check the encoder's output"
     )
+
+
+def check_denoising(
+    dim: int,
+    x: Tensor,
+    noisy: Tensor,
+    timesteps: Tensor,
+    source_lengths: Tensor | None = None,
+    unconditional: Tensor | None = None,
+) -> None:
+    """Refuse what a denoising model cannot be called with in training.
+
+    Args:
+        dim: C of the model.
+        x: must be (B, S, C).
+        noisy: must be (B, T, C), T = S without ``source_lengths``.
+        timesteps: must be (B, T).
+        source_lengths: must be (B,).
+        unconditional: must be (B, T).
+
+    Raises:
+        DataError: shapes or types do not fit together.
+    """
+    check_concepts(x, dim, "x")
+    check_concepts(noisy, dim, "noisy")
+    batch, size, rows = x.shape[0], x.shape[1], noisy.shape[1]
+    if noisy.shape[0] != batch or (source_lengths is None and rows != size):
+        expected = (batch, size) if source_lengths is None else (batch, "T")
+        raise DataError("wrong shape", where="noisy", expected=expected, got=tuple(noisy.shape[:2]))
+    for name, tensor, shape in (
+        ("timesteps", timesteps, (batch, rows)),
+        ("unconditional", unconditional, (batch, rows)),
+        ("source_lengths", source_lengths, (batch,)),
+    ):
+        if tensor is not None and tuple(tensor.shape) != shape:
+            raise DataError("wrong shape", where=name, expected=shape, got=tuple(tensor.shape))

@@ -48,7 +48,7 @@ class SelfAttention(nn.Module):
         ``rope`` holds cosines and sines (S, 1, K/2). With a ``cache`` the keys and values are also written to its
         front.
         """
-        q, k, v = self._heads(x, rope)
+        q, k, v = self.heads(x, rope)
         if cache is not None:
             cache.fill(layer, k, v)
         y = F.scaled_dot_product_attention(q, k, v, is_causal=True, dropout_p=self.dropout if self.training else 0.0)
@@ -60,14 +60,14 @@ class SelfAttention(nn.Module):
 
         ``rope`` holds cosines and sines (B, 1, 1, K/2): each row is at its own position.
         """
-        q, k, v = self._heads(x, rope)
+        q, k, v = self.heads(x, rope)
         cache.append(layer, k.squeeze(2), v.squeeze(2))
         keys, values = cache.view(layer)
         y = F.scaled_dot_product_attention(q, keys, values, attn_mask=cache.mask)
         out: Tensor = self.output_proj(y.transpose(1, 2).flatten(2))
         return out
 
-    def _heads(self, x: Tensor, rope: Rope | None) -> tuple[Tensor, Tensor, Tensor]:
+    def heads(self, x: Tensor, rope: Rope | None) -> tuple[Tensor, Tensor, Tensor]:
         """Return queries, keys and values (B, H, S, K)."""
         q, k, v = self.qkv_proj(x).unflatten(-1, (3, self.num_heads, -1)).unbind(2)
         if rope is not None:
