@@ -21,6 +21,14 @@ SMALL: dict[str, dict[str, Any]] = {
         "noise_schedule": _SCHEDULE,
         **_STYLE,
     },
+    "one_tower": {"type": "one_tower", "num_layers": 2, "noise_schedule": _SCHEDULE, **_STYLE},
+    "one_tower_rope": {
+        "type": "one_tower",
+        "num_layers": 2,
+        "positions": "rope",
+        "noise_schedule": _SCHEDULE,
+        **_STYLE,
+    },
 }
 """Name of the variant to its configuration. Names of several variants of one family: ``family_what``."""
 

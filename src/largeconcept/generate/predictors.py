@@ -26,6 +26,7 @@ of prompt ``rows[i]``. Streams are ``initial``, ``temperature`` and, for the n-t
 
 PREDICTORS: dict[str, str] = {
     "mse": "largeconcept.generate.predictors:MSEPredictor",
+    "one_tower": "largeconcept.generate.one_tower:OneTowerPredictor",
     "two_tower": "largeconcept.generate.predictors:TwoTowerPredictor",
 }
 """Type of a model's configuration to the class that generates with it, made with (model, options, noise, number of

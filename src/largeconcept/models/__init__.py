@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 MODELS: dict[str, str] = {
     "mse": "largeconcept.models.mse:MSEConceptModel",
+    "one_tower": "largeconcept.models.one_tower:OneTowerConceptModel",
     "two_tower": "largeconcept.models.two_tower:TwoTowerConceptModel",
 }
 
@@ -20,6 +21,8 @@ _LAZY = {
     "load_model": "largeconcept.models.registry",
     "model_config": "largeconcept.models.registry",
     "save_model": "largeconcept.models.registry",
+    "OneTowerConceptModel": "largeconcept.models.one_tower",
+    "OneTowerConfig": "largeconcept.models.one_tower",
     "MSEConceptModel": "largeconcept.models.mse",
     "MSEConfig": "largeconcept.models.mse",
     "TwoTowerConceptModel": "largeconcept.models.two_tower",
@@ -30,6 +33,8 @@ __all__ = [
     "MSEConceptModel",
     "MSEConfig",
     "ModelConfig",
+    "OneTowerConceptModel",
+    "OneTowerConfig",
     "TwoTowerConceptModel",
     "TwoTowerConfig",
     "build_model",
@@ -40,6 +45,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from largeconcept.models.mse import MSEConceptModel, MSEConfig
+    from largeconcept.models.one_tower import OneTowerConceptModel, OneTowerConfig
     from largeconcept.models.registry import ModelConfig, build_model, load_model, model_config, save_model
     from largeconcept.models.two_tower import TwoTowerConceptModel, TwoTowerConfig
 

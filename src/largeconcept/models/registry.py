@@ -16,9 +16,10 @@ from largeconcept.errors import CheckpointError, ConfigError, did_you_mean
 from largeconcept.io import load_strict, read_json, read_safetensors, require_folder, write_json, write_safetensors
 from largeconcept.models import MODELS
 from largeconcept.models.mse import MSEConfig
+from largeconcept.models.one_tower import OneTowerConfig
 from largeconcept.models.two_tower import TwoTowerConfig
 
-AnyModelConfig = MSEConfig | TwoTowerConfig
+AnyModelConfig = MSEConfig | TwoTowerConfig | OneTowerConfig
 ModelConfig = Annotated[AnyModelConfig, Field(discriminator="type")]
 """The configuration of any model; its ``type`` says which family."""
 

@@ -29,6 +29,7 @@ OBJECTIVES = {
 }
 DEFAULTS: dict[str, type[AnyObjectiveConfig]] = {
     "mse": RegressionConfig,
+    "one_tower": DiffusionConfig,
     "two_tower": DiffusionConfig,
 }
 
