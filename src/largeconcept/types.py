@@ -63,12 +63,17 @@ class ConceptBatch:
         lengths: (B,) int64, number of real concepts of each row (source and target together).
         sample_ids: (B,) int64, stable id of each row; noise and timesteps are drawn from (seed, step, sample id).
         source_lengths: (B,) int64, how many leading concepts are context only; ``None`` for unsupervised data.
+        sentences: the text of every real concept of each row, affixes included; ``None`` unless the loader was asked
+            for text.
+        languages: the FLORES-200 code of each row, ``None`` where it is unknown; there when ``sentences`` are.
     """
 
     concepts: Tensor
     lengths: Tensor
     sample_ids: Tensor
     source_lengths: Tensor | None = None
+    sentences: list[list[str]] | None = None
+    languages: list[str | None] | None = None
 
     @property
     def num_concepts(self) -> int:
@@ -82,6 +87,8 @@ class ConceptBatch:
             self.lengths.to(device, non_blocking=True),
             self.sample_ids.to(device, non_blocking=True),
             None if self.source_lengths is None else self.source_lengths.to(device, non_blocking=True),
+            self.sentences,
+            self.languages,
         )
 
 

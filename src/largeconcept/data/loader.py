@@ -62,6 +62,7 @@ class LoaderConfig(Config):
         append_end: close each document or target with the concept of ``end_text``.
         end_text, prompt_text: affixes of the dataset; the prompt stands between source and target.
         targets: make source/target pairs; ``None``: if the datasets have targets.
+        sentences: read the text of the concepts too; ``None``: if what the data is for needs it.
         seed: of the order.
     """
 
@@ -75,6 +76,7 @@ class LoaderConfig(Config):
     end_text: str = END_OF_TEXT
     prompt_text: str | None = MODEL_PROMPT
     targets: bool | None = None
+    sentences: bool | None = None
     seed: int = Field(default=0, ge=0)
 
     @field_validator("sources", mode="before")
@@ -242,7 +244,16 @@ class ConceptLoader:
         dataset = self.datasets[0]  # all are of one concept space
         end = dataset.affixes[config.end_text].numpy()[None] if config.append_end else None
         prompt = dataset.affixes[config.prompt_text].numpy()[None] if pairs and config.prompt_text else None
-        return SequenceOptions(config.max_length, config.min_length, end, prompt, pairs)
+        return SequenceOptions(
+            config.max_length,
+            config.min_length,
+            end,
+            prompt,
+            pairs,
+            sentences=bool(config.sentences),
+            end_text=config.end_text,
+            prompt_text=config.prompt_text or "",
+        )
 
     def _open(self, seed: int | None) -> list[SourceStream]:
         return [SourceStream(d, i, self._options, seed, self.omissions) for i, d in enumerate(self.datasets)]
@@ -253,6 +264,7 @@ class ConceptLoader:
     def _config_key(self) -> str:
         data = self.config.to_dict()
         data["sources"] = [[source.split, source.weight] for source in self.config.sources]  # a dataset may be moved
+        del data["sentences"]  # the stream is the same with and without its text
         return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:16]
 
     def _next_micro_batch(self) -> list[ConceptSequence]:
@@ -323,4 +335,6 @@ class ConceptLoader:
             lengths=torch.tensor(lengths, dtype=torch.int64),
             sample_ids=torch.tensor([sequence.sample_id for sequence in sequences], dtype=torch.int64),
             source_lengths=torch.tensor(sources, dtype=torch.int64) if self._options.pairs else None,
+            sentences=[list(s.sentences or ()) for s in sequences] if self._options.sentences else None,
+            languages=[s.lang for s in sequences] if self._options.sentences else None,
         )

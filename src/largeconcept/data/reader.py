@@ -6,7 +6,7 @@ Shape letters: S concepts of a document, N concepts, C concept dimension.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -58,13 +58,15 @@ class ConceptDocument:
 
 @dataclass(frozen=True, slots=True)
 class ConceptTable:
-    """The vectors of one row group without its text.
+    """The vectors of one row group, and its text if it was asked for.
 
     Attributes:
         ids: one for each document.
         offsets: (documents + 1,) where each document begins in ``concepts``.
         concepts: (N, C) float16.
         target_offsets, target_concepts: the same for targets, or ``None``.
+        sentences, target_sentences: of each document, one for each concept, or ``None``.
+        languages: of each document; ``None`` without text.
     """
 
     ids: list[str]
@@ -72,6 +74,9 @@ class ConceptTable:
     concepts: Half
     target_offsets: Offsets | None = None
     target_concepts: Half | None = None
+    sentences: list[list[str]] | None = None
+    target_sentences: list[list[str]] | None = None
+    languages: list[str | None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +110,7 @@ class ConceptDataset:
         self.shards = _shards(self.path, split)
         self.row_groups: list[RowGroup] = []
         self._num_concepts = self._rows = 0
+        self._has_lang: list[bool] = []  # of each shard: the column is optional
         metadata: DatasetMetadata | None = None
         for number, shard in enumerate(self.shards):
             with open_shard(shard) as file:
@@ -117,6 +123,7 @@ class ConceptDataset:
                     problem = "the file metadata differs from that of the first shard"
                     raise DataError(problem, where=shard, expected=metadata, got=found, hint="build the split again")
                 check_columns(schema, found.dim, shard)
+                self._has_lang.append("lang" in schema.names)
                 if is_supervised(schema) != self.supervised:
                     raise DataError("some shards have targets and some have none", where=shard)
                 footer = file.metadata
@@ -202,14 +209,28 @@ class ConceptDataset:
                 target_concepts=target,
             )
 
-    def vectors(self, group: int, targets: bool = True) -> ConceptTable:
-        """Read ids and vectors of one row group, not its text.
+    def vectors(self, group: int, targets: bool = True, sentences: bool = False) -> ConceptTable:
+        """Read ids and vectors of one row group, and its text only with ``sentences``.
 
         Raises:
             DataError: the data is damaged or holds a null.
         """
-        columns = ["id", "concepts", *(["target_concepts"] if targets and self.supervised else [])]
-        return self._vectors(self.table(group, columns), group)
+        targets = targets and self.supervised
+        columns = ["id", "concepts", *(["target_concepts"] if targets else [])]
+        if not sentences:
+            return self._vectors(self.table(group, columns), group)
+        has_lang = self._has_lang[self.row_groups[group].shard]
+        columns += ["sentences", *(["target_sentences"] if targets else []), *(["lang"] if has_lang else [])]
+        table = self.table(group, columns)
+        vectors = self._vectors(table, group)
+        return replace(
+            vectors,
+            sentences=self._text(table, "sentences", vectors.offsets, group),
+            target_sentences=None
+            if vectors.target_offsets is None
+            else self._text(table, "target_sentences", vectors.target_offsets, group),
+            languages=table.column("lang").to_pylist() if has_lang else [None] * len(vectors.ids),
+        )
 
     def where(self, group: int, row: int) -> str:
         """Name the shard and the row (from 0, in the shard) of a document."""
@@ -236,6 +257,16 @@ class ConceptDataset:
         if "target_concepts" not in table.column_names:
             return ConceptTable(ids, offsets, concepts)
         return ConceptTable(ids, offsets, concepts, *self._flat(table, "target_concepts", group))
+
+    def _text(self, table: pa.Table, name: str, offsets: Offsets, group: int) -> list[list[str]]:
+        """Return the sentences of each document; there must be as many as concepts."""
+        documents: list[Any] = table.column(name).to_pylist()
+        for row, (text, size) in enumerate(zip(documents, np.diff(offsets).tolist(), strict=True)):
+            if text is None or len(text) != size or None in text:
+                got = f"{0 if text is None else len(text)} sentences, {size} concepts"
+                hint = "inspect the dataset: it names the row"
+                raise DataError("sentences and concepts differ", where=self.where(group, row), got=got, hint=hint)
+        return documents
 
     def _flat(self, table: pa.Table, name: str, group: int) -> tuple[Offsets, Half]:
         array = combined(table.column(name))

@@ -28,23 +28,52 @@ class ConceptSequence:
         length: S.
         sample_id: depends on source, document and window only.
         source_length: leading concepts that are context only; 0 for unsupervised data.
+        sentences: the text of each concept, if text is read.
+        lang: of the document, if text is read and it is known.
     """
 
     pieces: tuple[Vectors, ...]
     length: int
     sample_id: int
     source_length: int = 0
+    sentences: tuple[str, ...] | None = None
+    lang: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class SequenceOptions:
-    """How documents become sequences; ``end`` and ``prompt`` are (1, C) float32, or ``None`` to go without."""
+    """How documents become sequences.
+
+    Attributes:
+        max_length, min_length: most and least concepts of a sequence.
+        end, prompt: (1, C) float32 concepts of the affixes, or ``None`` to go without.
+        pairs: make source/target pairs.
+        sentences: read the text too.
+        end_text, prompt_text: the affixes as text.
+    """
 
     max_length: int
     min_length: int
     end: Vectors | None
     prompt: Vectors | None
     pairs: bool
+    sentences: bool = False
+    end_text: str = ""
+    prompt_text: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """Concepts that follow each other, with their text if it is read."""
+
+    concepts: Vectors
+    text: tuple[str, ...] | None
+
+    def __len__(self) -> int:
+        return len(self.concepts)
+
+    def cut(self, start: int, stop: int) -> _Piece:
+        return _Piece(self.concepts[start:stop], None if self.text is None else self.text[start:stop])
 
 
 @dataclass(slots=True)
@@ -146,7 +175,7 @@ class SourceStream:
         return DataError("the dataset gives no sequence", where=self.dataset.folder, expected=expected)
 
     def _read(self, group: int) -> list[ConceptSequence]:
-        return self._make(self.dataset.vectors(group, self.options.pairs))
+        return self._make(self.dataset.vectors(group, self.options.pairs, self.options.sentences))
 
     def _advance(self) -> None:
         self._sequences = None
@@ -172,17 +201,26 @@ class SourceStream:
         ends = table.offsets.tolist()
         target_ends = table.target_offsets.tolist() if table.target_offsets is not None else None
         for row, id in enumerate(table.ids):
-            body = table.concepts[ends[row] : ends[row + 1]]
+            lang = None if table.languages is None else table.languages[row]
+            body = self._piece(table.concepts[ends[row] : ends[row + 1]], table.sentences, row)
             if self.options.pairs and target_ends is not None and table.target_concepts is not None:
-                made = self._pair(id, body, table.target_concepts[target_ends[row] : target_ends[row + 1]])
+                target = table.target_concepts[target_ends[row] : target_ends[row + 1]]
+                made = self._pair(id, body, self._piece(target, table.target_sentences, row), lang)
             else:
-                made = self._wrapped(id, body)
+                made = self._wrapped(id, body, lang)
             if not made:
                 self.omissions.short_documents += 1
             result += made
         return result
 
-    def _wrapped(self, id: str, body: Vectors) -> list[ConceptSequence]:
+    def _piece(self, concepts: Vectors, sentences: list[list[str]] | None, row: int) -> _Piece:
+        return _Piece(concepts, None if sentences is None else tuple(sentences[row]))
+
+    def _affix(self, concept: Vectors | None, text: str) -> list[_Piece]:
+        """Return an affix as a list of one piece, or of none."""
+        return [] if concept is None else [_Piece(concept, (text,) if self.options.sentences else None)]
+
+    def _wrapped(self, id: str, body: _Piece, lang: str | None) -> list[ConceptSequence]:
         options = self.options
         count = len(body)
         length = count + (options.end is not None)
@@ -190,26 +228,31 @@ class SourceStream:
             return []
         result = []
         for window, (start, stop) in enumerate(windows(length, options.max_length, options.min_length)):
-            pieces: tuple[Vectors, ...] = (body[start : min(stop, count)],)
-            if stop > count and options.end is not None:
-                pieces = (*pieces, options.end)
-            result.append(ConceptSequence(pieces, stop - start, sample_id(self.number, id, window)))
+            pieces = [body.cut(start, min(stop, count))]
+            if stop > count:
+                pieces += self._affix(options.end, options.end_text)
+            result.append(self._sequence(pieces, sample_id(self.number, id, window), lang=lang))
         return result
 
-    def _pair(self, id: str, source: Vectors, target: Vectors) -> list[ConceptSequence]:
+    def _pair(self, id: str, source: _Piece, target: _Piece, lang: str | None) -> list[ConceptSequence]:
         """Source, prompt, target, end; a pair that is too long loses the end of its source, never the prompt."""
-        prompt, end, limit = self.options.prompt, self.options.end, self.options.max_length
+        options, limit = self.options, self.options.max_length
+        prompt, end = self._affix(options.prompt, options.prompt_text), self._affix(options.end, options.end_text)
         if not len(source) or not len(target):
             return []
-        around = (prompt is not None) + (end is not None)
+        around = len(prompt) + len(end)
         if len(source) + len(target) + around > limit:
             self.omissions.shortened_pairs += 1
-            source = source[: max(1, limit - len(target) - around)]
+            source = source.cut(0, max(1, limit - len(target) - around))
             if len(source) + len(target) + around > limit:
-                target, end = target[: limit - 1 - (prompt is not None)], None  # a target cut off has no end
-        pieces = (source, *(() if prompt is None else (prompt,)), target, *(() if end is None else (end,)))
-        length = sum(map(len, pieces))
-        if length < self.options.min_length:
-            return []
-        source_length = len(source) + (prompt is not None)
-        return [ConceptSequence(pieces, length, sample_id(self.number, id, 0), source_length)]
+                target, end = target.cut(0, limit - 1 - len(prompt)), []  # a target cut off has no end
+        pieces, source_length = [source, *prompt, target, *end], len(source) + len(prompt)
+        made = self._sequence(pieces, sample_id(self.number, id, 0), source_length, lang)
+        return [made] if made.length >= options.min_length else []
+
+    def _sequence(
+        self, pieces: list[_Piece], id: int, source_length: int = 0, lang: str | None = None
+    ) -> ConceptSequence:
+        text = tuple(s for piece in pieces for s in piece.text or ()) if self.options.sentences else None
+        concepts = tuple(piece.concepts for piece in pieces)
+        return ConceptSequence(concepts, sum(map(len, concepts)), id, source_length, text, lang)

@@ -37,6 +37,7 @@ from largeconcept.train.setup import (
     StepSource,
     check_dim,
     export,
+    loader_configs,
     open_loader,
     open_validation,
     prepare_model,
@@ -150,17 +151,19 @@ class _Run:
         self.losses: list[float] = []
         self.meters, self.own_metrics = Meters(), {}  # type: ignore[var-annotated]
 
-        self.loader = open_loader(config.data, parallel)
+        objective = config.objective or default_objective(config.model)
+        data, self.validation = loader_configs(config, getattr(objective, "needs_sentences", False))
+        self.loader = open_loader(data, parallel)
         self.datasets = self.loader.datasets
         check_dim(config, self.loader)
-        if config.validation is not None:
-            check_dim(config, open_validation(config.validation, parallel))
+        if self.validation is not None:
+            check_dim(config, open_validation(self.validation, parallel))
         start, state = self._find_start()
         self.precision = self._precision(state)
         self._prepare_folder()
         self.normalizer = prepare_normalizer(config, self.datasets, self.out, parallel, resumed=start is not None)
         self.model = prepare_model(config, parallel)
-        self.objective = build_objective(config.objective or default_objective(config.model), self.normalizer)
+        self.objective = build_objective(objective, self.normalizer)
         gradients = parallel.prepare(self.model)
         self.optimizers = build_optimizers(self.model, config.optim)
         decay = self.settings.ema_decay
@@ -324,8 +327,8 @@ class _Run:
 
     def _validate(self, weights: Weights) -> dict[str, float]:
         values: dict[str, float] = {}
-        if self.config.validation is not None:
-            batches = validation_batches(self.config.validation, self.settings.eval_batches, self.parallel)
+        if self.validation is not None:
+            batches = validation_batches(self.validation, self.settings.eval_batches, self.parallel)
             seed = self.settings.seed + _VALIDATION_SEED_OFFSET
             sums = evaluate(self.model, self.objective, batches, seed, self.parallel, self.precision)
             values |= {name: total / count for name, (total, count) in sums.items() if count}

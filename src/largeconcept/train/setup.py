@@ -45,6 +45,16 @@ def open_validation(config: LoaderConfig, parallel: Parallel) -> ConceptLoader:
     return open_loader(config.model_copy(update={"micro_batches": parallel.world_size}), parallel)
 
 
+def loader_configs(config: RunConfig, needs_sentences: bool) -> tuple[LoaderConfig, LoaderConfig | None]:
+    """Return the settings of training and validation data, with the text where the objective needs it and the settings
+    leave it open."""
+
+    def settled(loader: LoaderConfig) -> LoaderConfig:
+        return loader if loader.sentences is not None else loader.model_copy(update={"sentences": needs_sentences})
+
+    return settled(config.data), None if config.validation is None else settled(config.validation)
+
+
 def check_dim(config: RunConfig, loader: ConceptLoader) -> None:
     """Refuse a model for concepts of another dimension than the data's.
 

@@ -294,3 +294,71 @@ def test_positions_that_do_not_fit(make_dataset: Make) -> None:
         ConceptLoader(config(path, batch_concepts=64)).load_state_dict(state)
     moved = path.rename(path.with_name("moved"))
     ConceptLoader(config(moved)).load_state_dict(state)
+
+
+def said(batches: Iterable[ConceptBatch]) -> list[tuple[int, str | None, list[str]]]:
+    """Return (sample id, language, sentences) of every row; the text must say what the vectors are."""
+    result = []
+    for batch in batches:
+        assert batch.sentences is not None and batch.languages is not None
+        found = rows([batch])
+        assert len(batch.sentences) == len(batch.languages) == len(found)
+        for (id, vectors), text, lang in zip(found, batch.sentences, batch.languages):
+            for vector, sentence in zip(vectors, text, strict=True):
+                if sentence[0].isdigit():
+                    assert vector[:3] == [float(word) for word in sentence.split()]
+                else:
+                    assert vector == [0, 0, 0, -len(sentence)]
+            result.append((id, lang, text))
+    return result
+
+
+@pytest.mark.parametrize("targets", [None, [2, 3, 20, 1, 4]])
+def test_sentences_stand_beside_their_concepts(make_dataset: Make, targets: list[int] | None) -> None:
+    """In documents, windows and pairs, cut ones too."""
+    path = make_dataset([3, 14, 3, 9, 40], targets=targets)
+    plain, reading = ConceptLoader(config(path)), ConceptLoader(config(path, sentences=True))
+    texts = said(reading.epoch())
+    assert sum(len(text) for _, _, text in texts) == sum(len(vectors) for _, vectors in rows(plain.epoch()))
+    ends = [text[-1] for _, _, text in texts]
+    assert ends.count("End of text.") == (4 if targets else 5)  # a target that is cut has no end
+    assert sum("[MODEL]:" in text for _, _, text in texts) == (5 if targets else 0)
+    assert all(batch.sentences is batch.languages is None for batch in plain.epoch())
+    moved = next(iter(reading.epoch())).to("cpu")
+    assert moved.sentences is not None and moved.languages is not None
+
+
+def test_languages_come_with_the_sentences(tmp_path: Path, write_jsonl: Any, make_codec: Any, segmenter: Any) -> None:
+    from largeconcept.data.build import build_concepts
+
+    documents = [{"id": "a", "sentences": ["1 2 3", "1 1 1"], "lang": "fra_Latn"}, {"id": "b", "sentences": ["3 3 3"]}]
+    build_concepts(write_jsonl(documents), tmp_path / "data", codec=make_codec(), segmenter=segmenter)
+    found = said(ConceptLoader(config(tmp_path / "data", sentences=True)).epoch())
+    assert sorted((text[0], lang) for _, lang, text in found) == [("1 2 3", "fra_Latn"), ("3 3 3", None)]
+
+
+def test_reading_sentences_changes_neither_the_stream_nor_its_position(make_dataset: Make) -> None:
+    path = make_dataset(lengths(10, 60))
+    plain, reading = ConceptLoader(config(path)), ConceptLoader(config(path, sentences=True))
+    for _ in range(7):
+        assert rows(plain.next_step()) == rows(reading.next_step())
+    assert plain.state_dict() == reading.state_dict()
+    resumed = ConceptLoader(config(path, sentences=True))
+    resumed.load_state_dict(plain.state_dict())
+    for _ in range(12):
+        assert said(resumed.next_step()) == said(reading.next_step())
+
+
+def test_text_that_does_not_fit_its_concepts_is_named(make_dataset: Make) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    path = make_dataset([3, 2])
+    shard = path / "train" / "shard-00000.parquet"
+    table = pq.read_table(shard)
+    column = table.schema.get_field_index("sentences")
+    broken = pa.array([["0 0 1", "0 1 1", "0 2 1"], ["1 0 1"]], pa.list_(pa.string()))
+    pq.write_table(table.set_column(column, table.schema.field(column), broken), shard)
+    ConceptLoader(config(path)).next_step()  # text is not looked at
+    with pytest.raises(DataError, match=r"row 1: sentences and concepts differ.*1 sentences, 2 concepts"):
+        ConceptLoader(config(path, sentences=True)).next_step()
