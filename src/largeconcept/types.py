@@ -7,11 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     import torch
-    from torch import Tensor
+    from torch import Tensor, nn
+
+
+ROLES = ("concept", "break", "plan", "end")
+"""What a concept of a planned text may be: one of a paragraph, the break after it, the plan before it, the end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +70,8 @@ class ConceptBatch:
         sentences: the text of every real concept of each row, affixes included; ``None`` unless the loader was asked
             for text.
         languages: the FLORES-200 code of each row, ``None`` where it is unknown; there when ``sentences`` are.
+        roles: (B, S) int64 indices into :data:`ROLES`, of planned texts.
+        weights: (B, S) float32, factor on the loss of each concept where it is a target; ``None`` means 1.
     """
 
     concepts: Tensor
@@ -74,6 +80,8 @@ class ConceptBatch:
     source_lengths: Tensor | None = None
     sentences: list[list[str]] | None = None
     languages: list[str | None] | None = None
+    roles: Tensor | None = None
+    weights: Tensor | None = None
 
     @property
     def num_concepts(self) -> int:
@@ -89,6 +97,8 @@ class ConceptBatch:
             None if self.source_lengths is None else self.source_lengths.to(device, non_blocking=True),
             self.sentences,
             self.languages,
+            None if self.roles is None else self.roles.to(device, non_blocking=True),
+            None if self.weights is None else self.weights.to(device, non_blocking=True),
         )
 
 
@@ -105,6 +115,20 @@ class Loss:
     sum: Tensor
     count: Tensor
     metrics: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
+
+
+class TokenLoss(NamedTuple):
+    """How well a decoder writes given sentences from given concepts, for N sentences.
+
+    Attributes:
+        nats: (N,) float32, negative log-likelihood of each sentence, summed over its tokens; differentiable.
+        num_tokens: (N,) int64, tokens scored, the end of the sentence included.
+        num_correct: (N,) int64, tokens that had the highest score.
+    """
+
+    nats: Tensor
+    num_tokens: Tensor
+    num_correct: Tensor
 
 
 @runtime_checkable
@@ -163,4 +187,22 @@ class ConceptCodec(Protocol):
         seed: int | None = None,
     ) -> list[str]:
         """Return one sentence for each of the (N, C) concepts."""
+        ...
+
+
+@runtime_checkable
+class DifferentiableDecoder(Protocol):
+    """A codec that can say how likely it writes a sentence from a concept, with gradients to the concept."""
+
+    @property
+    def dim(self) -> int:
+        """C, the number of channels of a concept."""
+        ...
+
+    def token_loss(self, concepts: Tensor, sentences: Sequence[str], lang: str | Sequence[str]) -> TokenLoss:
+        """Score N sentences under teacher forcing, each from its (N, C) concept, differentiable in ``concepts``."""
+        ...
+
+    def decoder_parameters(self) -> list[nn.Parameter]:
+        """Return the weights that decoding alone uses: training them does not move the concept space."""
         ...

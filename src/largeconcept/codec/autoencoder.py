@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from largeconcept.codec.decoding import SamplingOptions, beam_search, write_tokens
-from largeconcept.codec.network import AutoencoderConfig, AutoencoderNetwork
+from largeconcept.codec.network import EOS, PAD, AutoencoderConfig, AutoencoderNetwork
+from largeconcept.codec.token_loss import token_cross_entropy
 from largeconcept.codec.tokenizer import Tokenizer, clean
 from largeconcept.errors import CheckpointError, ConfigError, DataError, LanguageError, did_you_mean
 from largeconcept.int8 import dequantize_rows, quantize_rows
@@ -33,6 +34,7 @@ from largeconcept.io import (
     write_safetensors,
 )
 from largeconcept.languages import flores
+from largeconcept.types import TokenLoss
 
 FORMAT_VERSION = 1
 Storage = Literal["float32", "int8"]
@@ -112,13 +114,7 @@ class AutoencoderCodec:
         """
         if isinstance(sentences, str):
             raise DataError("expected a list of sentences", where="encode", got="one string", hint="use [text]")
-        for i, sentence in enumerate(sentences):
-            if not isinstance(sentence, str) or not clean(sentence):
-                raise DataError(
-                    "an empty sentence" if isinstance(sentence, str) else "not a string",
-                    where=f"sentences[{i}]",
-                    got=repr(sentence),
-                )
+        _check_sentences(sentences)
         ids = self.tokenizer.encode(list(sentences))
         limit = self.config.max_tokens
         too_long = [i for i, row in enumerate(ids) if len(row) > limit]
@@ -205,6 +201,63 @@ class AutoencoderCodec:
                 options = SamplingOptions(temperature, top_k, top_p) if method == "sample" else None
                 written += write_tokens(self.network, part, langs, max_length, generator, options)
         return self.tokenizer.decode(written)
+
+    def token_loss(
+        self, concepts: Tensor, sentences: Sequence[str], lang: str | Sequence[str], *, batch_tokens: int = 8192
+    ) -> TokenLoss:
+        """Say how well the decoder writes each sentence from its concept, under teacher forcing.
+
+        As in the codec's own training: the language comes first, then the tokens of the sentence, and the end mark is
+        predicted too. A sentence of more than ``config.max_tokens`` tokens is cut there and has no end mark.
+
+        Args:
+            concepts: (N, C), on the codec's device; gradients flow to them, and to weights that are not frozen.
+            sentences: N sentences.
+            lang: language of all or of each.
+            batch_tokens: tokens, padding included, that go through the decoder at once; sentences are sorted by length.
+
+        Raises:
+            DataError: a wrong shape or number, or a sentence that is empty or not a string.
+            LanguageError: the codec cannot write a language.
+        """
+        if concepts.ndim != 2 or concepts.shape != (len(sentences), self.dim):
+            expected = f"({len(sentences)}, {self.dim})"
+            raise DataError("wrong shape", where="concepts", expected=expected, got=tuple(concepts.shape))
+        _check_sentences(sentences)
+        number = self._language_indices(lang, len(sentences))
+        limit = self.config.max_tokens
+        ids = self.tokenizer.encode(list(sentences))
+        targets = [row[:limit] if len(row) > limit else [*row, EOS] for row in ids]
+        device = concepts.device
+        order: list[int] = []
+        nats: list[Tensor] = []
+        correct: list[Tensor] = []
+        for rows in _by_length([len(row) for row in targets], batch_tokens):
+            order += rows
+            longest = max(len(targets[i]) for i in rows)
+            padded = torch.tensor([targets[i] + [PAD] * (longest - len(targets[i])) for i in rows], device=device)
+            sizes = torch.tensor([len(targets[i]) for i in rows], device=device)
+            index = torch.tensor(rows, device=device)
+            states = self.network.decode_hidden(concepts[index], padded[:, :-1], number[index])
+            real = torch.arange(longest, device=device) < sizes[:, None]
+            scored = token_cross_entropy(states[real], self.network.embedding.weight, padded[real])
+            owner = torch.arange(len(rows), device=device).repeat_interleave(sizes)
+            nats.append(concepts.new_zeros(len(rows), dtype=torch.float32).index_add(0, owner, scored[0]))
+            correct.append(sizes.new_zeros(len(rows)).index_add(0, owner, scored[1].to(sizes.dtype)))
+        back = torch.tensor(order, device=device).argsort()
+        lengths = torch.tensor([len(row) for row in targets], device=device)
+        if not nats:
+            return TokenLoss(concepts.float().sum(dim=1), lengths.long(), lengths.long())
+        return TokenLoss(torch.cat(nats)[back], lengths, torch.cat(correct)[back])
+
+    def decoder_parameters(self) -> list[nn.Parameter]:
+        """Return the decoder's own weights: training them leaves every concept where it is.
+
+        The table of token embeddings is not among them, because the encoder reads with it too.
+        """
+        network = self.network
+        parts: list[nn.Module] = [network.decoder, network.to_memory, network.to_bias, network.language]
+        return [network.decoder_positions, *(p for part in parts for p in part.parameters())]
 
     def _checked(self, concepts: Tensor) -> Tensor:
         if concepts.ndim != 2 or concepts.shape[1] != self.dim:
@@ -312,6 +365,16 @@ class AutoencoderCodec:
                 hint="a file was changed or replaced; copy the folder again",
             )
         return codec
+
+
+def _check_sentences(sentences: Sequence[str]) -> None:
+    for i, sentence in enumerate(sentences):
+        if not isinstance(sentence, str) or not clean(sentence):
+            raise DataError(
+                "an empty sentence" if isinstance(sentence, str) else "not a string",
+                where=f"sentences[{i}]",
+                got=repr(sentence),
+            )
 
 
 def _fingerprint(stored: dict[str, Tensor], tokenizer: Tokenizer, config: AutoencoderConfig, storage: str) -> str:
