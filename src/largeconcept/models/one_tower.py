@@ -207,7 +207,9 @@ class OneTowerConceptModel(nn.Module):
         if unconditional is not None:
             assert mask is not None
             mask = mask & ~unconditional[:, None, :, None]
-        return self.denoise(noisy, self.decoder.time(timesteps), CleanContext(keys_values, mask, positions, size - 1))
+        out = self.denoise(noisy, self.decoder.time(timesteps), CleanContext(keys_values, mask, positions, size - 1))
+        assert isinstance(out, Tensor)
+        return out
 
     def read(self, x: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Run the clean stream over (B, S, C); return keys and values (B, H, S, K) of each layer.
