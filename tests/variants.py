@@ -29,6 +29,21 @@ SMALL: dict[str, dict[str, Any]] = {
         "noise_schedule": _SCHEDULE,
         **_STYLE,
     },
+    "planning": {
+        "type": "planning",
+        "body": {"type": "one_tower", "num_layers": 2, "noise_schedule": _SCHEDULE, **_STYLE},
+    },
+    "planning_two_tower": {
+        "type": "planning",
+        "body": {
+            "type": "two_tower",
+            "num_context_layers": 2,
+            "num_denoiser_layers": 2,
+            "noise_schedule": _SCHEDULE,
+            **_STYLE,
+        },
+    },
+    "planning_mse": {"type": "planning", "body": {"type": "mse", "num_layers": 2, **_STYLE}},
 }
 """Name of the variant to its configuration. Names of several variants of one family: ``family_what``."""
 

@@ -81,20 +81,20 @@ def generate_concepts(
         return []
     parameter = next(model.parameters())
     dim = _concept_dim(model)
-    given = [_prompt(prompt, dim, f"prompt {i}", parameter.device) for i, prompt in enumerate(prompts)]
+    given = [check_prompt(prompt, dim, f"prompt {i}", parameter.device) for i, prompt in enumerate(prompts)]
     lengths = [prompt.shape[0] for prompt in given]
     room = max(lengths) + options.max_concepts
-    _check_room(model, room, options.max_concepts)
+    check_room(model, room, options.max_concepts)
     stop = StopTest(options, None if stop_vector is None else stop_vector.to(parameter.device), dim)
     if noise is None:
-        noise = SeededNoise(options.seed, _ids(sample_ids, len(given)), dim, parameter.device)
+        noise = SeededNoise(options.seed, check_ids(sample_ids, len(given)), dim, parameter.device)
     predictor = make_predictor(model, options, noise, len(given) * options.max_concepts)
 
     kept: list[list[Tensor]] = [[] for _ in given]
     reasons: list[StopReason] = ["length"] * len(given)
     rows = list(range(len(given)))
     previous = torch.stack([p[-1] if len(p) else p.new_zeros(dim) for p in given])
-    with _evaluating(model):
+    with evaluating(model):
         cache = predictor.start(normalizer.normalize(pad_sequence(given, batch_first=True)), lengths, room)
         for count in range(1, options.max_concepts + 1):
             new = normalizer.denormalize(predictor.predict(cache, rows)).float()
@@ -159,9 +159,9 @@ def predict_teacher_forced(
     device = next(model.parameters()).device
     sizes = torch.tensor(as_lengths(lengths, x.shape[0], x.shape[1]), device=device)
     if noise is None:
-        noise = SeededNoise(options.seed, _ids(sample_ids, x.shape[0]), dim, device)
+        noise = SeededNoise(options.seed, check_ids(sample_ids, x.shape[0]), dim, device)
     predictor = make_predictor(model, options, noise, x.shape[0] * x.shape[1])
-    with _evaluating(model):
+    with evaluating(model):
         predicted = predictor.teacher_forced(x.to(device))
     return predicted.float() * lengths_mask(sizes, x.shape[1]).unsqueeze(-1)
 
@@ -171,14 +171,16 @@ def _concept_dim(model: nn.Module) -> int:
     return dim
 
 
-def _prompt(prompt: Tensor, dim: int, where: str, device: torch.device) -> Tensor:
+def check_prompt(prompt: Tensor, dim: int, where: str, device: torch.device) -> Tensor:
+    """Return a (S, C) prompt in float32 on ``device``; refuse other shapes, NaN and infinity."""
     if prompt.ndim != 2 or prompt.shape[1] != dim:
         raise DataError("wrong shape", where=where, expected=f"(S, {dim})", got=tuple(prompt.shape))
     check_finite(prompt, where)
     return prompt.to(device=device, dtype=torch.float32)
 
 
-def _ids(sample_ids: Sequence[int] | None, batch: int) -> Sequence[int]:
+def check_ids(sample_ids: Sequence[int] | None, batch: int) -> Sequence[int]:
+    """Return one sample id for each row: 0 where none are given."""
     if sample_ids is None:
         return [0] * batch
     if len(sample_ids) != batch:
@@ -186,7 +188,7 @@ def _ids(sample_ids: Sequence[int] | None, batch: int) -> Sequence[int]:
     return sample_ids
 
 
-def _check_room(model: nn.Module, room: int, max_concepts: int) -> None:
+def check_room(model: nn.Module, room: int, max_concepts: int) -> None:
     """Complain before any work is done; the last generated concept is never read, so it needs no position."""
     config = model.config
     limit: int | None = config.max_positions if config.positions == "learned" else None  # type: ignore[union-attr, assignment]
@@ -200,7 +202,7 @@ def _check_room(model: nn.Module, room: int, max_concepts: int) -> None:
 
 
 @contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
+def evaluating(model: nn.Module) -> Iterator[None]:
     """Switch dropout off for a while."""
     training = model.training
     model.eval()

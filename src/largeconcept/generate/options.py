@@ -24,6 +24,10 @@ class GenerationOptions(DDIMOptions):
         temperature: standard deviation, in normalised space, of noise added to each prediction of a model that
             regresses.
         initial_noise_scale: factor on the initial noise of a diffusion model.
+        max_paragraphs, max_paragraph_concepts: most paragraphs that a planning model writes, and most concepts of one
+            (the paper's have fewer than ten).
+        break_threshold: cosine similarity to the break concept, in normalised space, from which a planning model's
+            paragraph ends; ``None`` takes the model's own.
     """
 
     num_inference_steps: int = Field(default=40, ge=1)
@@ -37,6 +41,9 @@ class GenerationOptions(DDIMOptions):
     keep_last: bool = False
     seed: int = 0
     temperature: float = Field(default=0.0, ge=0)
+    max_paragraphs: int = Field(default=4, ge=1)
+    max_paragraph_concepts: int = Field(default=9, ge=1)
+    break_threshold: float | None = Field(default=None, gt=0, le=1)
 
     @model_validator(mode="after")
     def _check_counts(self) -> GenerationOptions:

@@ -28,6 +28,7 @@ PREDICTORS: dict[str, str] = {
     "mse": "largeconcept.generate.predictors:MSEPredictor",
     "one_tower": "largeconcept.generate.one_tower:OneTowerPredictor",
     "two_tower": "largeconcept.generate.predictors:TwoTowerPredictor",
+    "planning": "largeconcept.generate.planning:PlanningPredictor",
 }
 """Type of a model's configuration to the class that generates with it, made with (model, options, noise, number of
 concepts to come)."""

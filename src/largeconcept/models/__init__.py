@@ -13,6 +13,7 @@ MODELS: dict[str, str] = {
     "mse": "largeconcept.models.mse:MSEConceptModel",
     "one_tower": "largeconcept.models.one_tower:OneTowerConceptModel",
     "two_tower": "largeconcept.models.two_tower:TwoTowerConceptModel",
+    "planning": "largeconcept.models.planning:PlanningConceptModel",
 }
 
 _LAZY = {
@@ -25,6 +26,8 @@ _LAZY = {
     "OneTowerConfig": "largeconcept.models.one_tower",
     "MSEConceptModel": "largeconcept.models.mse",
     "MSEConfig": "largeconcept.models.mse",
+    "PlanningConceptModel": "largeconcept.models.planning",
+    "PlanningConfig": "largeconcept.models.planning",
     "TwoTowerConceptModel": "largeconcept.models.two_tower",
     "TwoTowerConfig": "largeconcept.models.two_tower",
 }
@@ -35,6 +38,8 @@ __all__ = [
     "ModelConfig",
     "OneTowerConceptModel",
     "OneTowerConfig",
+    "PlanningConceptModel",
+    "PlanningConfig",
     "TwoTowerConceptModel",
     "TwoTowerConfig",
     "build_model",
@@ -46,6 +51,7 @@ __all__ = [
 if TYPE_CHECKING:
     from largeconcept.models.mse import MSEConceptModel, MSEConfig
     from largeconcept.models.one_tower import OneTowerConceptModel, OneTowerConfig
+    from largeconcept.models.planning import PlanningConceptModel, PlanningConfig
     from largeconcept.models.registry import ModelConfig, build_model, load_model, model_config, save_model
     from largeconcept.models.two_tower import TwoTowerConceptModel, TwoTowerConfig
 

@@ -17,9 +17,10 @@ from largeconcept.io import load_strict, read_json, read_safetensors, require_fo
 from largeconcept.models import MODELS
 from largeconcept.models.mse import MSEConfig
 from largeconcept.models.one_tower import OneTowerConfig
+from largeconcept.models.planning import PlanningConfig
 from largeconcept.models.two_tower import TwoTowerConfig
 
-AnyModelConfig = MSEConfig | TwoTowerConfig | OneTowerConfig
+AnyModelConfig = MSEConfig | TwoTowerConfig | OneTowerConfig | PlanningConfig
 ModelConfig = Annotated[AnyModelConfig, Field(discriminator="type")]
 """The configuration of any model; its ``type`` says which family."""
 

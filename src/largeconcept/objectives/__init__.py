@@ -15,22 +15,25 @@ from largeconcept.config import Config
 from largeconcept.errors import ConfigError
 from largeconcept.objectives.base import Objective
 from largeconcept.objectives.diffusion import DiffusionConfig
+from largeconcept.objectives.planning import PlanningObjectiveConfig
 from largeconcept.objectives.regression import RegressionConfig
 
 if TYPE_CHECKING:
     from largeconcept.codec.normalizer import ConceptNormalizer
 
-AnyObjectiveConfig = RegressionConfig | DiffusionConfig
+AnyObjectiveConfig = RegressionConfig | DiffusionConfig | PlanningObjectiveConfig
 ObjectiveConfig = Annotated[AnyObjectiveConfig, Field(discriminator="type")]
 
 OBJECTIVES = {
     "regression": "largeconcept.objectives.regression:RegressionObjective",
     "diffusion": "largeconcept.objectives.diffusion:DiffusionObjective",
+    "planning": "largeconcept.objectives.planning:PlanningObjective",
 }
 DEFAULTS: dict[str, type[AnyObjectiveConfig]] = {
     "mse": RegressionConfig,
     "one_tower": DiffusionConfig,
     "two_tower": DiffusionConfig,
+    "planning": PlanningObjectiveConfig,
 }
 
 
@@ -66,6 +69,7 @@ __all__ = [
     "DiffusionConfig",
     "Objective",
     "ObjectiveConfig",
+    "PlanningObjectiveConfig",
     "RegressionConfig",
     "build_objective",
     "default_objective",

@@ -42,6 +42,19 @@ def masked_sum(values: Tensor, mask: Tensor) -> Tensor:
     return values.masked_fill(~mask, 0.0).sum()
 
 
+def target_weights(batch: ConceptBatch, size: int) -> Tensor | float:
+    """Return the (B, T) weights of the targets as the batch gives them, or 1.0.
+
+    ``size`` is T: the S positions of the batch, or with sources the targets alone, aligned to the left.
+    """
+    import torch
+
+    if batch.weights is None or batch.source_lengths is None:
+        return 1.0 if batch.weights is None else batch.weights[:, :size]
+    index = batch.source_lengths[:, None] + torch.arange(size, device=batch.weights.device)
+    return batch.weights.gather(1, index.clamp(max=batch.weights.shape[1] - 1))
+
+
 def normalized(normalizer: ConceptNormalizer, concepts: Tensor) -> Tensor:
     """Normalise (B, S, C) concepts, moving the normaliser to their device when it is on another."""
     if normalizer.center.device != concepts.device:
@@ -60,6 +73,9 @@ def config_of(model: nn.Module, *fields: str) -> Any:
         config = getattr(inner, "config", None)
         if config is not None:
             missing = [name for name in fields if not hasattr(config, name)]
+            if missing and hasattr(config, "body"):  # a planning model is trained as its body is
+                config = config.body
+                missing = [name for name in fields if not hasattr(config, name)]
             if not missing:
                 return config
             raise ConfigError(

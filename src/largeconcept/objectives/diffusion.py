@@ -18,7 +18,7 @@ from largeconcept.diffusion.parameterization import PredictionType, add_noise, t
 from largeconcept.diffusion.schedules import NoiseSchedule, NoiseScheduleConfig
 from largeconcept.diffusion.weighting import WeightingConfig, loss_weights, normalize_expected
 from largeconcept.errors import ConfigError
-from largeconcept.objectives.base import config_of, masked_sum, normalized, squared_error
+from largeconcept.objectives.base import config_of, masked_sum, normalized, squared_error, target_weights
 
 if TYPE_CHECKING:
     import torch
@@ -116,7 +116,7 @@ class DiffusionObjective:
         wanted = target(x_0, eps, alpha, sigma, kind)
         error = squared_error(prediction, wanted, self.config.rmse)
         count = mask.sum().float()
-        weighted = error * self._weights(schedule, kind, timesteps, mask, count)
+        weighted = error * self._weights(schedule, kind, timesteps, mask, count) * target_weights(batch, mask.shape[1])
 
         plain = squared_error(prediction.detach(), wanted)
         metrics = {"mse": (masked_sum(plain, mask), count)}

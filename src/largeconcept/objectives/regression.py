@@ -56,6 +56,8 @@ class RegressionObjective:
         mask = self.target_mask(batch)[:, 1:]
         prediction, target = model(x, batch.lengths)[:, :-1], x[:, 1:]
         error = squared_error(prediction, target, self.config.rmse)
+        if batch.weights is not None:
+            error = error * batch.weights[:, 1:]
         count = mask.sum().float()
         detached = prediction.detach()
         l2 = (self.normalizer.denormalize(detached) - batch.concepts[:, 1:].float()).norm(dim=-1)

@@ -1,0 +1,294 @@
+"""Generation with a planning model (arXiv:2412.08821, §4): plan → paragraph → break → plan → …
+
+:class:`PlanningPredictor` lets the common loop and the evaluation treat a planning model as any other.
+:func:`generate_planned` writes whole paragraphs and keeps plans and sentences apart; the plans may be given.
+
+Shape letters: B batch, S concepts, C concept dimension, P paragraphs, n concepts of one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from largeconcept.errors import ConfigError, DataError
+from largeconcept.generate.loop import check_ids, check_prompt, check_room, evaluating
+from largeconcept.generate.options import GenerationOptions
+from largeconcept.generate.predictors import Cache, Noise, SeededNoise, make_predictor
+from largeconcept.generate.stopping import StopTest
+from largeconcept.models.planning import PlanningConceptModel
+
+if TYPE_CHECKING:
+    from largeconcept.codec.normalizer import ConceptNormalizer
+
+PlannedStop = Literal["stop_concept", "repetition", "length", "plans"]
+
+
+@dataclass(slots=True)
+class PlanningCache:
+    """The body's cache, and whether the next concept of each row is a plan.
+
+    Attributes:
+        body: what the body remembers.
+        plan_due: (B,) boolean.
+    """
+
+    body: Cache
+    plan_due: Tensor
+
+    @property
+    def lengths(self) -> list[int]:
+        """Number of concepts read, of each row."""
+        return self.body.lengths
+
+    def select(self, rows: Sequence[int]) -> None:
+        """Keep only these rows, in this order."""
+        self.body.select(rows)
+        self.plan_due = self.plan_due[list(rows)]
+
+    def join(self, other: PlanningCache) -> None:
+        """Take the rows of another cache after one's own."""
+        self.body.join(other.body)
+        self.plan_due = torch.cat((self.plan_due, other.plan_due))
+
+
+class PlanningPredictor:
+    """The body's predictor, reading marked concepts.
+
+    Args:
+        model: the model.
+        options: sampler settings.
+        noise: where noise comes from.
+        concepts: how many concepts may be predicted in all.
+    """
+
+    def __init__(self, model: PlanningConceptModel, options: GenerationOptions, noise: Noise, concepts: int) -> None:
+        self.model = model
+        self.body = make_predictor(model.body, options, noise, concepts)
+
+    def start(self, x: Tensor, lengths: Sequence[int], capacity: int) -> PlanningCache:
+        """See :class:`~largeconcept.generate.predictors.Predictor`."""
+        body = self.body.start(self.model.mark(x), lengths, capacity)
+        size = torch.tensor(list(lengths), device=x.device)
+        # A text begins with a plan, as if after a break.
+        breaks = torch.cat((size.new_ones(len(size), 1, dtype=torch.bool), self.model.is_break(x)), dim=1)
+        return PlanningCache(body, breaks.gather(1, size.unsqueeze(1)).squeeze(1))
+
+    def predict(self, cache: Cache, rows: Sequence[int]) -> Tensor:
+        """See :class:`~largeconcept.generate.predictors.Predictor`."""
+        assert isinstance(cache, PlanningCache)
+        return self.body.predict(cache.body, rows)
+
+    def extend(self, cache: Cache, x: Tensor) -> None:
+        """See :class:`~largeconcept.generate.predictors.Predictor`."""
+        assert isinstance(cache, PlanningCache)
+        self.body.extend(cache.body, self.model.mark(x.unsqueeze(1), cache.plan_due).squeeze(1))
+        cache.plan_due = self.model.is_break(x)
+
+    def teacher_forced(self, x: Tensor) -> Tensor:
+        """See :class:`~largeconcept.generate.predictors.Predictor`."""
+        return self.body.teacher_forced(self.model.mark(x))
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedConcepts:
+    """What a planning model wrote after one prompt, in the codec's space.
+
+    Attributes:
+        plans: (P, C) float32, one for each paragraph.
+        paragraphs: (n, C) float32 each, without plan and break; n may be 0.
+        stop_reason: ``stop_concept``, ``repetition``, ``length`` (of concepts or of paragraphs), or ``plans`` when
+            every given plan has its paragraph.
+    """
+
+    plans: Tensor
+    paragraphs: list[Tensor]
+    stop_reason: PlannedStop
+
+
+@dataclass(slots=True)
+class _Text:
+    """A text that is being written: its plans so far and their paragraphs, and the plans that were given."""
+
+    given: Tensor | None
+    limit: int
+    plans: list[Tensor] = field(default_factory=list)
+    paragraphs: list[list[Tensor]] = field(default_factory=list)
+    plan_due: bool = True
+    stop_reason: PlannedStop = "length"
+
+    @property
+    def written(self) -> int:
+        """Number of plans and sentences."""
+        return len(self.plans) + sum(len(paragraph) for paragraph in self.paragraphs)
+
+    def begin_paragraph(self, plan: Tensor) -> None:
+        self.plans.append(plan)
+        self.paragraphs.append([])
+        self.plan_due = False
+
+
+@torch.no_grad()
+def generate_planned(
+    model: PlanningConceptModel,
+    prompts: Sequence[Tensor],
+    normalizer: ConceptNormalizer,
+    options: GenerationOptions | None = None,
+    *,
+    plans: Sequence[Tensor | None] | None = None,
+    stop_vector: Tensor | None = None,
+    sample_ids: Sequence[int] | None = None,
+    noise: Noise | None = None,
+) -> list[PlannedConcepts]:
+    """Write plans and their paragraphs after each prompt, batched over prompts.
+
+    A paragraph ends at the break (what is read back is then the exact break concept, not the prediction that resembles
+    it) or at ``options.max_paragraph_concepts``; a text ends at the stop concept, at ``options.max_paragraphs``, at
+    ``options.max_concepts`` plans and sentences together, or when each given plan has its paragraph.
+    ``options.keep_last`` does not apply.
+
+    Args:
+        model: a planning model that knows the break concept.
+        prompts: (S_i, C) each, in the codec's space, laid out as training data; one that does not end with a break
+            gets one. Empty (0, C) begins a text: without a given plan only where the body can.
+        normalizer: the normaliser that the model was trained with.
+        options: see :class:`GenerationOptions`.
+        plans: for each prompt ``None``, or (P, C) plans to write paragraphs for.
+        stop_vector: (C,) concept of the stop sentence in the codec's space.
+        sample_ids: one for each prompt, all 0 by default; noise depends on them, the seed and the position alone.
+        noise: replaces the seeded noise.
+
+    Returns:
+        One result for each prompt, in order.
+
+    Raises:
+        ConfigError: the model was never given a break concept, or sampler settings that do not fit it.
+        DataError: a prompt or plans of a wrong shape, empty, or with NaN or infinity; or no room for them.
+    """
+    options = options if options is not None else GenerationOptions()
+    if not model.knows_breaks:
+        hint = "train it on a dataset that was built with plans, or call set_break"
+        raise ConfigError("the planning model knows no break concept", where=type(model).__name__, hint=hint)
+    if not prompts:
+        return []
+    dim, device = model.config.concept_dim, model.break_concept.device
+    pause = normalizer.denormalize(model.break_concept).float()
+    texts = [
+        _Text(one, options.max_paragraphs if one is None else len(one))
+        for one in _given_plans(plans, len(prompts), dim, device)
+    ]
+    starts = []
+    for i, (prompt, text) in enumerate(zip(prompts, texts, strict=True)):
+        read = [check_prompt(prompt, dim, f"prompt {i}", device)]
+        if len(prompt) and not bool(model.is_break(normalizer.normalize(read[0][-1]))):
+            read.append(pause.unsqueeze(0))
+        if text.given is not None:
+            text.begin_paragraph(text.given[0])
+            read.append(text.given[:1])
+        starts.append(torch.cat(read))
+    lengths = [len(start) for start in starts]
+    new = options.max_concepts + max(text.limit for text in texts)
+    check_room(model, max(lengths) + new, new)
+    vector = StopTest(options, None if stop_vector is None else stop_vector.to(device), dim).stop_vector
+    if noise is None:
+        noise = SeededNoise(options.seed, check_ids(sample_ids, len(texts)), dim, device)
+    predictor = make_predictor(model, options, noise, len(texts) * new)
+
+    rows = list(range(len(texts)))
+    previous = torch.stack([start[-1] if len(start) else start.new_zeros(dim) for start in starts])
+    with evaluating(model):
+        cache = predictor.start(
+            normalizer.normalize(pad_sequence(starts, batch_first=True)), lengths, max(lengths) + new
+        )
+        while True:
+            predicted = predictor.predict(cache, rows)
+            concepts = normalizer.denormalize(predicted).float()
+            tests = _compare(concepts, previous, vector, model.is_break(predicted, options.break_threshold), options)
+            following = [
+                _advance(texts[row], concepts[place], pause, tests[place], options) for place, row in enumerate(rows)
+            ]
+            going = [place for place, concept in enumerate(following) if concept is not None]
+            if not going:
+                break
+            if len(going) < len(rows):
+                cache.select(going)
+                rows = [rows[place] for place in going]
+            previous = torch.stack([cast(Tensor, following[place]) for place in going])
+            predictor.extend(cache, normalizer.normalize(previous))
+    empty = pause.new_zeros(0, dim)
+    return [
+        PlannedConcepts(
+            torch.stack(text.plans) if text.plans else empty,
+            [torch.stack(one) if one else empty for one in text.paragraphs],
+            text.stop_reason,
+        )
+        for text in texts
+    ]
+
+
+def _advance(
+    text: _Text, concept: Tensor, pause: Tensor, tests: tuple[bool, bool, bool], options: GenerationOptions
+) -> Tensor | None:
+    """Take the prediction into the text, or what was given or is due in its place; return it, or ``None`` at the end.
+
+    ``tests`` say whether the prediction is a break, the stop concept, a repetition.
+    """
+    is_break, stops, repeats = tests
+    early = text.written + 1 < options.min_concepts
+    if text.plan_due and text.given is not None:
+        text.begin_paragraph(text.given[len(text.plans)])
+        return text.plans[-1]
+    if not text.plan_due and (is_break or len(text.paragraphs[-1]) >= options.max_paragraph_concepts):
+        text.plan_due = True
+        if len(text.plans) < text.limit and text.written < options.max_concepts:
+            return pause
+        text.stop_reason = "plans" if text.given is not None and len(text.plans) == text.limit else "length"
+        return None
+    if (stops or repeats) and not early:
+        text.stop_reason = "stop_concept" if stops else "repetition"
+        return None
+    if text.written >= options.max_concepts:
+        text.stop_reason = "length"
+        return None
+    if text.plan_due:
+        text.begin_paragraph(concept)
+    else:
+        text.paragraphs[-1].append(concept)
+    return concept
+
+
+def _compare(
+    new: Tensor, previous: Tensor, stop_vector: Tensor | None, breaks: Tensor, options: GenerationOptions
+) -> list[tuple[bool, bool, bool]]:
+    """Return for each (B, C) prediction whether it is a break, the stop concept, a repetition."""
+    # All three are fetched together: one wait for the device.
+    never = torch.zeros_like(breaks)
+    stops = repeats = never
+    if stop_vector is not None and options.stop_threshold is not None:
+        stops = F.cosine_similarity(new, stop_vector.float().expand_as(new), dim=-1) >= options.stop_threshold
+    if options.repetition_threshold is not None:
+        repeats = F.cosine_similarity(new, previous.float(), dim=-1) >= options.repetition_threshold
+    tests: list[tuple[bool, bool, bool]] = [tuple(row) for row in torch.stack((breaks, stops, repeats), 1).tolist()]
+    return tests
+
+
+def _given_plans(
+    plans: Sequence[Tensor | None] | None, number: int, dim: int, device: torch.device
+) -> list[Tensor | None]:
+    if plans is None:
+        return [None] * number
+    if len(plans) != number:
+        raise DataError(
+            "wrong number of plans", where="plans", expected=f"{number}, one for each prompt", got=len(plans)
+        )
+    checked = [None if one is None else check_prompt(one, dim, f"plans {i}", device) for i, one in enumerate(plans)]
+    for i, one in enumerate(checked):
+        if one is not None and not len(one):
+            raise DataError("there is no plan", where=f"plans {i}", expected="one or more")
+    return checked
