@@ -8,7 +8,7 @@ import json
 
 import pytest
 import torch
-from golden_models import FOLDER, TOLERANCE, arrays, base_lcm, two_tower, two_tower_center_scale
+from golden_models import FOLDER, TOLERANCE, arrays, base_lcm, two_tower, two_tower_normalizer
 
 from largeconcept.codec.normalizer import ConceptNormalizer
 from largeconcept.diffusion.samplers import ddim_plan
@@ -97,11 +97,7 @@ def diffusion_case(name):
 
 @pytest.fixture(scope="module")
 def normalizer():
-    normalizer = ConceptNormalizer.identity(16)
-    center, scale = two_tower_center_scale()
-    normalizer.center.copy_(center)
-    normalizer.scale.copy_(scale)
-    return normalizer
+    return two_tower_normalizer()
 
 
 @pytest.mark.parametrize("name", sorted(DIFFUSION_CASES))

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from golden_models import INDEX, arrays, two_tower, two_tower_center_scale
+from golden_models import INDEX, arrays, two_tower, two_tower_normalizer
 
-from largeconcept.codec.normalizer import ConceptNormalizer, NormalizerConfig
+from largeconcept.codec.normalizer import ConceptNormalizer
 from largeconcept.diffusion.weighting import WeightingConfig
 from largeconcept.objectives.diffusion import DiffusionConfig, DiffusionObjective
 from largeconcept.types import ConceptBatch
@@ -31,8 +31,7 @@ def test_loss(key):
     config = DiffusionConfig(
         rmse=rmse == "rmse1", conditioning_dropout=0.0, weighting=WeightingConfig(type=weighting, normalize="batch")
     )
-    center, scale = two_tower_center_scale()
-    objective = DiffusionObjective(config, ConceptNormalizer(NormalizerConfig(dim=16), center, scale))
+    objective = DiffusionObjective(config, two_tower_normalizer())
     with torch.no_grad():
         loss = objective.loss(two_tower(), batch_of(task), IO[f"loss/timesteps_{task}"], IO[f"loss/noise_{task}"])
     assert loss.count == LOSSES[key]["num_target_elements"]

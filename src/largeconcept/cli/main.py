@@ -60,6 +60,16 @@ VERBS: Table = {
         {"run": ("largeconcept.cli.evaluate:run", "Measure next-concept prediction beside its baselines.")},
     ),
     "export": ("largeconcept.cli.export:export", "Turn a training run into a saved pipeline."),
+    "convert": (
+        "Weights of others in, and back.",
+        {
+            "meta-lcm": ("largeconcept.cli.convert:meta_lcm", "Turn a checkpoint of Meta's LCM into a saved model."),
+            "meta-lcm-export": (
+                "largeconcept.cli.convert:meta_lcm_export",
+                "Write a model in the layout of Meta's LCM.",
+            ),
+        },
+    ),
     "recipes": (
         "List and show recipes.",
         {
