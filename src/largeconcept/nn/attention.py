@@ -27,14 +27,25 @@ def init_projection(linear: nn.Linear, parts: int = 1, gain: float = INPUT_GAIN)
 
 
 class SelfAttention(nn.Module):
-    """Causal multi-head attention, scale 1/sqrt(K); queries, keys and values come from one product."""
+    """Causal multi-head attention, scale 1/sqrt(K); queries, keys and values come from one product.
 
-    def __init__(self, dim: int, num_heads: int, *, output_bias: bool = True, dropout: float = 0.0) -> None:
+    Args:
+        dim: D.
+        num_heads: H.
+        output_bias: whether the output projection has a bias.
+        dropout: on attention weights.
+        head_dim: K; D/H unless told.
+    """
+
+    def __init__(
+        self, dim: int, num_heads: int, *, output_bias: bool = True, dropout: float = 0.0, head_dim: int | None = None
+    ) -> None:
         super().__init__()
         self.num_heads = num_heads
         self.dropout = dropout
-        self.qkv_proj = Linear(dim, 3 * dim)
-        self.output_proj = Linear(dim, dim, bias=output_bias)
+        inner = dim if head_dim is None else num_heads * head_dim
+        self.qkv_proj = Linear(dim, 3 * inner)
+        self.output_proj = Linear(inner, dim, bias=output_bias)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:

@@ -9,7 +9,7 @@ dimension, D width, K head dimension.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any, Self, cast
 
 import torch
 from pydantic import Field, model_validator
@@ -33,11 +33,10 @@ TOY_STYLE: dict[str, Any] = {
 }
 
 
-class TransformerConfig(Config):
-    """Sizes and style of a transformer over concepts; the defaults are the ``recipe`` style.
+class StackConfig(Config):
+    """Sizes and style of a transformer; the defaults are the ``recipe`` style.
 
     Attributes:
-        concept_dim: C, channels of a concept.
         model_dim: D.
         num_heads: attention heads; must divide ``model_dim``.
         ffn_dim: inner width of the MLP before the gated MLP's two-thirds rule; ``None`` for 4 ``model_dim``.
@@ -52,7 +51,6 @@ class TransformerConfig(Config):
         attention_dropout: on attention weights.
     """
 
-    concept_dim: int = Field(default=1024, ge=1)
     model_dim: int = Field(default=2048, ge=1)
     num_heads: int = Field(default=16, ge=1)
     ffn_dim: int | None = Field(default=None, ge=1)
@@ -67,11 +65,12 @@ class TransformerConfig(Config):
     attention_dropout: float = Field(default=0.0, ge=0, lt=1)
 
     @model_validator(mode="after")
-    def _check_heads(self) -> TransformerConfig:
-        if self.model_dim % self.num_heads:
+    def _check_heads(self) -> Self:
+        derived = self.head_dim == self.model_dim // self.num_heads  # a family may set the head dimension apart
+        if derived and self.model_dim % self.num_heads:
             raise ValueError(f"model_dim {self.model_dim} is not a multiple of num_heads {self.num_heads}")
-        if self.positions == "rope" and (self.model_dim // self.num_heads) % 2:
-            raise ValueError(f"rotary positions need an even head dimension, got {self.model_dim // self.num_heads}")
+        if self.positions == "rope" and self.head_dim % 2:
+            raise ValueError(f"rotary positions need an even head dimension, got {self.head_dim}")
         if self.positions == "sine" and self.model_dim % 2:
             raise ValueError(f"sine positions need an even model_dim, got {self.model_dim}")
         return self
@@ -87,10 +86,20 @@ class TransformerConfig(Config):
         return 4 * self.model_dim if self.ffn_dim is None else self.ffn_dim
 
 
+class TransformerConfig(StackConfig):
+    """Sizes and style of a transformer over concepts.
+
+    Attributes:
+        concept_dim: C, channels of a concept.
+    """
+
+    concept_dim: int = Field(default=1024, ge=1)
+
+
 class DecoderLayer(nn.Module):
     """``x += attention(norm(x))``, then ``x += mlp(norm(x))``."""
 
-    def __init__(self, config: TransformerConfig) -> None:
+    def __init__(self, config: StackConfig) -> None:
         super().__init__()
         self.attention_norm = Norm(config.model_dim, config.norm)
         self.attention = SelfAttention(
@@ -98,6 +107,7 @@ class DecoderLayer(nn.Module):
             config.num_heads,
             output_bias=config.attention_output_bias,
             dropout=config.attention_dropout,
+            head_dim=config.head_dim,
         )
         self.mlp_norm = Norm(config.model_dim, config.norm)
         self.mlp = Mlp(config.model_dim, config.inner_dim, config.mlp)
@@ -116,8 +126,8 @@ class DecoderLayer(nn.Module):
         return out
 
 
-class CausalDecoder(nn.Module):
-    """Concepts in, hidden states out: a linear from C to D, positions, ``num_layers`` layers, a final norm.
+class CausalStack(nn.Module):
+    """Vectors of width D in, hidden states out: positions, ``num_layers`` layers, a final norm.
 
     Args:
         config: sizes and style.
@@ -126,10 +136,12 @@ class CausalDecoder(nn.Module):
             two-tower's contextualizer, as in the reference implementation).
     """
 
-    def __init__(self, config: TransformerConfig, num_layers: int, position_std: float) -> None:
+    def __init__(self, config: StackConfig, num_layers: int, position_std: float) -> None:
         super().__init__()
+        self._build(config, num_layers, position_std)
+
+    def _build(self, config: StackConfig, num_layers: int, position_std: float) -> None:
         self.config = config
-        self.input_proj = Linear(config.concept_dim, config.model_dim)
         self.positions = (
             LearnedPositions(config.max_positions, config.model_dim, position_std)
             if config.positions == "learned"
@@ -141,7 +153,7 @@ class CausalDecoder(nn.Module):
         self.final_dropout = nn.Dropout(config.final_dropout)
 
     def forward(self, x: Tensor, cache: KVCache | None = None) -> Tensor:
-        """Map (B, S, C) to (B, S, D) in the type of the weights; position i sees concepts 0..i.
+        """Map (B, S, ·) to (B, S, D) in the type of the weights; position i sees inputs 0..i.
 
         With right padding the outputs at real positions do not depend on what the padding holds, as long as it is
         finite. A ``cache`` is filled with keys and values of all S positions; its caller then sets the real lengths.
@@ -154,19 +166,19 @@ class CausalDecoder(nn.Module):
         return out
 
     def new_cache(self, batch: int, capacity: int) -> KVCache:
-        """Return an empty cache for ``batch`` rows of up to ``capacity`` concepts."""
+        """Return an empty cache for ``batch`` rows of up to ``capacity`` inputs."""
         config = self.config
-        return KVCache(len(self.layers), batch, config.num_heads, config.head_dim, capacity, self.input_proj.weight)
+        return KVCache(len(self.layers), batch, config.num_heads, config.head_dim, capacity, self._like)
 
     def prefill(self, x: Tensor, lengths: Sequence[int], cache: KVCache) -> Tensor:
-        """Read right-padded prompts (B, S, C) into ``cache``; return (B, S, D)."""
+        """Read right-padded prompts (B, S, ·) into ``cache``; return (B, S, D)."""
         hidden = self(x, cache)
         cache.set_lengths(lengths)
         out: Tensor = hidden
         return out
 
     def step(self, x: Tensor, cache: KVCache) -> Tensor:
-        """Read one more concept of each row, (B, C), at the row's own position; return its hidden state (B, D)."""
+        """Read one more input of each row, (B, ·), at the row's own position; return its hidden state (B, D)."""
         places, last = cache.lengths, cache.size
         equal = min(places) == last
         positions = torch.tensor(places[:1] if equal else places, device=x.device).view(-1, 1)
@@ -180,7 +192,7 @@ class CausalDecoder(nn.Module):
     def _embed(self, x: Tensor, positions: Tensor, last: int) -> tuple[Tensor, Rope | None]:
         """Return the input (B, S, D) and the rotary table; ``positions`` is (S,), or (B or 1, 1) in a step."""
         config = self.config
-        h = self.input_proj(x.to(self.input_proj.weight.dtype))
+        h = self._input(x)
         if self.positions is not None:
             h = h + self.positions(positions, last)
         elif config.positions == "sine":
@@ -189,3 +201,30 @@ class CausalDecoder(nn.Module):
             return h, None
         cosines, sines = rope_table(positions, config.head_dim, config.rope_theta)
         return h, (cosines.unsqueeze(-2), sines.unsqueeze(-2))
+
+    def _input(self, x: Tensor) -> Tensor:
+        return x.to(self._like.dtype)
+
+    @property
+    def _like(self) -> Tensor:
+        """A weight whose type and device are those of the stack."""
+        return self.layers[0].attention.output_proj.weight
+
+
+class CausalDecoder(CausalStack):
+    """Concepts in, hidden states out: a linear from C to D in front of a :class:`CausalStack`.
+
+    Args:
+        config: sizes and style.
+        num_layers: number of layers.
+        position_std: see :class:`CausalStack`.
+    """
+
+    def __init__(self, config: TransformerConfig, num_layers: int, position_std: float) -> None:
+        nn.Module.__init__(self)
+        self.input_proj = Linear(config.concept_dim, config.model_dim)  # the first of the weights
+        self._build(config, num_layers, position_std)
+
+    def _input(self, x: Tensor) -> Tensor:
+        h: Tensor = self.input_proj(x.to(self.input_proj.weight.dtype))
+        return h
