@@ -33,8 +33,7 @@ from torch import Tensor, nn
 from largeconcept.config import Config
 from largeconcept.diffusion.parameterization import PredictionType
 from largeconcept.diffusion.schedules import NoiseSchedule, NoiseScheduleConfig
-from largeconcept.errors import DataError
-from largeconcept.models.checks import as_lengths, check_concepts
+from largeconcept.models.checks import as_lengths, check_concepts, check_denoising
 from largeconcept.nn.adaln import NUM_CHUNKS, Modulator, modulate
 from largeconcept.nn.attention import CrossAttention, PositionwiseAttention
 from largeconcept.nn.decoder import TOY_STYLE, CausalDecoder, TransformerConfig
@@ -48,19 +47,27 @@ from largeconcept.nn.timestep import TimestepEmbedding
 POSITION_STD = 1.0
 
 
-class TwoTowerConfig(TransformerConfig):
-    """Configuration of a two-tower model; the defaults are the paper's 1.6B model.
+class TowersConfig(TransformerConfig):
+    """Sizes and style of a contextualizer and a denoiser; the defaults are the paper's 1.6B model.
 
     Attributes:
         num_context_layers: layers of the contextualizer.
         num_denoiser_layers: layers of the denoiser.
+    """
+
+    num_context_layers: int = Field(default=5, ge=1)
+    num_denoiser_layers: int = Field(default=13, ge=1)
+
+
+class TwoTowerConfig(TowersConfig):
+    """Configuration of a two-tower diffusion model; the defaults are the paper's 1.6B model.
+
+    Attributes:
         prediction_type: what the denoiser's output means: ``x_0``, ``eps`` or ``v``.
         noise_schedule: the schedule of training; generation uses it too.
     """
 
     type: Literal["two_tower"] = "two_tower"
-    num_context_layers: int = Field(default=5, ge=1)
-    num_denoiser_layers: int = Field(default=13, ge=1)
     prediction_type: PredictionType = "x_0"
     noise_schedule: NoiseScheduleConfig = NoiseScheduleConfig()
 
@@ -115,7 +122,7 @@ class LayerPlan:
 class DenoisingPlan:
     """All that depends on the timesteps alone, computed once per schedule; it goes stale when the weights change."""
 
-    timesteps: list[int]
+    timesteps: Sequence[float]
     layers: list[LayerPlan]
 
 
@@ -203,16 +210,15 @@ class DenoiserLayer(nn.Module):
         return torch.addcmul(x, gates[2], self.mlp(normalize(x, self.mlp_norm.style, *third)))
 
 
-class Denoiser(nn.Module):
-    """Noisy concepts and a context in, predictions out.
+class DenoiserTower(nn.Module):
+    """What denoisers are made of, and the context as they see it.
 
     Args:
         config: sizes and style; positions are not used.
     """
 
-    def __init__(self, config: TwoTowerConfig) -> None:
+    def __init__(self, config: TowersConfig) -> None:
         super().__init__()
-        self.config = config
         self.embed_time = TimestepEmbedding(config.model_dim)
         self.input_proj = Linear(config.concept_dim, config.model_dim)
         layers = nn.ModuleList(DenoiserLayer(config) for _ in range(config.num_denoiser_layers))
@@ -220,6 +226,23 @@ class Denoiser(nn.Module):
         self.norm = Norm(config.model_dim, config.norm)
         self.final_dropout = nn.Dropout(config.final_dropout)
         self.output_proj = Linear(config.model_dim, config.concept_dim)
+
+    def project_context(self, context: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Put the zero vector in front of (B, S, D) and return keys and values (B, H, S+1, K) of each layer."""
+        padded = F.pad(context, (0, 0, 1, 0))
+        return [layer.cross_attention.keys_values(padded) for layer in self.layers]
+
+
+class Denoiser(DenoiserTower):
+    """Noisy concepts at integer timesteps and a context in, predictions out.
+
+    Args:
+        config: sizes and style, and the noise schedule.
+    """
+
+    def __init__(self, config: TwoTowerConfig) -> None:
+        super().__init__(config)
+        self.config = config
 
     def forward(
         self,
@@ -243,11 +266,6 @@ class Denoiser(nn.Module):
             x = layer(x, time, gather, padded, mask, unconditional)
         out: Tensor = self.output_proj(self.final_dropout(self.norm(x)))
         return out.float()
-
-    def project_context(self, context: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """Put the zero vector in front of (B, S, D) and return keys and values (B, H, S+1, K) of each layer."""
-        padded = F.pad(context, (0, 0, 1, 0))
-        return [layer.cross_attention.keys_values(padded) for layer in self.layers]
 
     def plan(self, timesteps: Sequence[int], *, fold: bool = False) -> DenoisingPlan:
         """Compute what generation needs at these timesteps.
@@ -313,26 +331,19 @@ class TwoTowerCache:
         return CrossContext(views, self.cross.mask)
 
 
-class TwoTowerConceptModel(nn.Module):
-    """Contextualizer and denoiser.
+class TwoTowers(nn.Module):
+    """A contextualizer and a denoiser of any kind: reading, and what was read as the denoiser sees it.
 
     Args:
-        config: sizes, style, noise schedule and prediction type.
+        config: sizes and style.
     """
 
-    config_class: ClassVar[type[Config]] = TwoTowerConfig
+    denoiser: DenoiserTower
 
-    def __init__(self, config: TwoTowerConfig) -> None:
+    def __init__(self, config: TowersConfig) -> None:
         super().__init__()
         self.config = config
         self.contextualizer = CausalDecoder(config, config.num_context_layers, POSITION_STD)
-        self.denoiser = Denoiser(config)
-
-    @cached_property
-    def schedule(self) -> NoiseSchedule:
-        """The noise schedule of the configuration, built when first used."""
-        with torch.device("cpu"):
-            return NoiseSchedule(self.config.noise_schedule)
 
     def contextualize(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Map clean normalised concepts (B, S, C) to (B, S, D); position i sees concepts 0..i.
@@ -343,51 +354,17 @@ class TwoTowerConceptModel(nn.Module):
         out: Tensor = self.contextualizer(x)
         return out
 
-    def forward(
-        self,
-        x: Tensor,
-        noisy: Tensor,
-        timesteps: Tensor,
-        lengths: Tensor | None = None,
-        source_lengths: Tensor | None = None,
-        unconditional: Tensor | None = None,
-    ) -> Tensor:
-        """Denoise all concepts of each document in parallel, each given the clean ones before it.
+    def training_context(
+        self, x: Tensor, rows: int, source_lengths: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return the context (B, L, D) of ``rows`` noisy rows of documents (B, S, C), and its mask.
 
-        Args:
-            x: (B, S, C) clean normalised concepts, padded on the right with anything finite.
-            noisy: (B, T, C) noisy concepts; T = S, or with ``source_lengths`` the targets alone, aligned to the left.
-            timesteps: (B, T) integers, one for each noisy concept.
-            lengths: (B,); taken so that all families are called alike.
-            source_lengths: (B,) number of leading concepts that are context only; noisy row j is then concept source
-                + j.
-            unconditional: (B, T) boolean, rows that see no context at all (classifier-free guidance training).
-
-        Returns:
-            (B, T, C) float32, of the kind that ``prediction_type`` says. Values at padding are finite but mean nothing.
-
-        Raises:
-            DataError: shapes or types do not fit together, or a document longer than the learned positions.
+        Row i sees concepts 0..i-1, or, with ``source_lengths`` (B,), concepts 0..source+i-1. Without a mask, row i sees
+        the zero vector and the first i vectors of the context.
         """
-        check_concepts(x, self.config.concept_dim, "x")
-        check_concepts(noisy, self.config.concept_dim, "noisy")
-        batch, size, rows = x.shape[0], x.shape[1], noisy.shape[1]
-        if noisy.shape[0] != batch or (source_lengths is None and rows != size):
-            expected = (batch, size) if source_lengths is None else (batch, "T")
-            raise DataError("wrong shape", where="noisy", expected=expected, got=tuple(noisy.shape[:2]))
-        for name, tensor, shape in (
-            ("timesteps", timesteps, (batch, rows)),
-            ("unconditional", unconditional, (batch, rows)),
-            ("source_lengths", source_lengths, (batch,)),
-        ):
-            if tensor is not None and tuple(tensor.shape) != shape:
-                raise DataError("wrong shape", where=name, expected=shape, got=tuple(tensor.shape))
         if source_lengths is None:
-            context, mask = self._context_of_all_but_last(x), None
-        else:
-            context, mask = self.contextualizer(x), shifted_causal_mask(rows, size + 1, source_lengths)
-        out: Tensor = self.denoiser(noisy, timesteps, context, mask, unconditional)
-        return out
+            return self._context_of_all_but_last(x), None
+        return self.contextualizer(x), shifted_causal_mask(rows, x.shape[1] + 1, source_lengths)
 
     def teacher_forced_context(self, x: Tensor) -> CrossContext:
         """Return the context in which row i of (B, S, C) sees concepts 0..i-1, projected once for all steps."""
@@ -435,3 +412,56 @@ class TwoTowerConceptModel(nn.Module):
         config = self.config
         like = self.denoiser.input_proj.weight
         return KVCache(config.num_denoiser_layers, batch, config.num_heads, config.head_dim, capacity, like)
+
+
+class TwoTowerConceptModel(TwoTowers):
+    """Contextualizer and denoiser.
+
+    Args:
+        config: sizes, style, noise schedule and prediction type.
+    """
+
+    config_class: ClassVar[type[Config]] = TwoTowerConfig
+    config: TwoTowerConfig
+    denoiser: Denoiser
+
+    def __init__(self, config: TwoTowerConfig) -> None:
+        super().__init__(config)
+        self.denoiser = Denoiser(config)
+
+    @cached_property
+    def schedule(self) -> NoiseSchedule:
+        """The noise schedule of the configuration, built when first used."""
+        with torch.device("cpu"):
+            return NoiseSchedule(self.config.noise_schedule)
+
+    def forward(
+        self,
+        x: Tensor,
+        noisy: Tensor,
+        timesteps: Tensor,
+        lengths: Tensor | None = None,
+        source_lengths: Tensor | None = None,
+        unconditional: Tensor | None = None,
+    ) -> Tensor:
+        """Denoise all concepts of each document in parallel, each given the clean ones before it.
+
+        Args:
+            x: (B, S, C) clean normalised concepts, padded on the right with anything finite.
+            noisy: (B, T, C) noisy concepts; T = S, or with ``source_lengths`` the targets alone, aligned to the left.
+            timesteps: (B, T) integers, one for each noisy concept.
+            lengths: (B,); taken so that all families are called alike.
+            source_lengths: (B,) number of leading concepts that are context only; noisy row j is then concept source
+                + j.
+            unconditional: (B, T) boolean, rows that see no context at all (classifier-free guidance training).
+
+        Returns:
+            (B, T, C) float32, of the kind that ``prediction_type`` says. Values at padding are finite but mean nothing.
+
+        Raises:
+            DataError: shapes or types do not fit together, or a document longer than the learned positions.
+        """
+        check_denoising(self.config.concept_dim, x, noisy, timesteps, source_lengths, unconditional)
+        context, mask = self.training_context(x, noisy.shape[1], source_lengths)
+        out: Tensor = self.denoiser(noisy, timesteps, context, mask, unconditional)
+        return out
