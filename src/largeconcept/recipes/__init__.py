@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 RECIPES: dict[str, str] = {
     "tiny.mse": "largeconcept.recipes.tiny:mse",
+    "tiny.one_tower": "largeconcept.recipes.tiny:one_tower",
     "tiny.two_tower": "largeconcept.recipes.tiny:two_tower",
     "paper.base_1_6b": "largeconcept.recipes.paper:base_1_6b",
     "paper.two_tower_1_6b": "largeconcept.recipes.paper:two_tower_1_6b",
