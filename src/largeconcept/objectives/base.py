@@ -86,3 +86,26 @@ def config_of(model: nn.Module, *fields: str) -> Any:
             )
         inner = getattr(inner, "_orig_mod", None) or getattr(inner, "module", None)
     raise ConfigError("the model has no configuration", where=type(model).__name__)
+
+
+def num_noisy(batch: ConceptBatch) -> int:
+    """Return T, how many noisy rows a denoiser gets: S, or the longest target of supervised data."""
+    if batch.source_lengths is None:
+        return batch.concepts.shape[1]
+    # One host synchronisation on an accelerator, for supervised data only: the width of the target tensor.
+    return max(int((batch.lengths - batch.source_lengths).max()), 1)
+
+
+def noised_targets(x: Tensor, batch: ConceptBatch, size: int) -> tuple[Tensor, Tensor]:
+    """Return the (B, T, C) concepts of (B, S, C) that a denoiser is to find, and (B, T) bool: which of them are real.
+
+    ``size`` is T. Targets of supervised data are aligned to the left.
+    """
+    import torch
+
+    position = torch.arange(size, device=x.device)
+    if batch.source_lengths is None:
+        return x, position < batch.lengths[:, None]
+    index = (batch.source_lengths[:, None] + position).clamp(max=x.shape[1] - 1)
+    targets = x.gather(1, index.unsqueeze(-1).expand(-1, -1, x.shape[-1]))
+    return targets, position < (batch.lengths - batch.source_lengths)[:, None]

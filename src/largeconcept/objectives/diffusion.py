@@ -18,7 +18,15 @@ from largeconcept.diffusion.parameterization import PredictionType, add_noise, t
 from largeconcept.diffusion.schedules import NoiseSchedule, NoiseScheduleConfig
 from largeconcept.diffusion.weighting import WeightingConfig, loss_weights, normalize_expected
 from largeconcept.errors import ConfigError
-from largeconcept.objectives.base import config_of, masked_sum, normalized, squared_error, target_weights
+from largeconcept.objectives.base import (
+    config_of,
+    masked_sum,
+    noised_targets,
+    normalized,
+    num_noisy,
+    squared_error,
+    target_weights,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -95,7 +103,7 @@ class DiffusionObjective:
         Raises:
             ConfigError: the model is not a diffusion model, or predicts noise under a zero terminal signal.
         """
-        size = self._num_noisy(batch)
+        size = num_noisy(batch)
         schedule = self._schedule(model)
         timesteps = self.draw_timesteps(rng, batch.sample_ids, size, schedule.num_timesteps)
         eps = rng.normal("noise", batch.sample_ids, (size, batch.concepts.shape[-1]))
@@ -109,7 +117,7 @@ class DiffusionObjective:
 
         schedule, kind = self._schedule(model), self._prediction_type(model)
         x = normalized(self.normalizer, batch.concepts)
-        x_0, mask = self._targets(x, batch, timesteps.shape[1])
+        x_0, mask = noised_targets(x, batch, timesteps.shape[1])
         alpha, sigma = schedule.alpha_sigma(timesteps)
         x_t = add_noise(x_0, eps, alpha, sigma)
         prediction = model(x, x_t, timesteps, batch.lengths, batch.source_lengths, dropped).float()
@@ -166,23 +174,6 @@ class DiffusionObjective:
         rows = rng.permutation("conditioning", keys, size - 1)[:, :number] + 1
         dropped = torch.zeros(len(keys), size, dtype=torch.bool, device=ids.device).scatter_(1, rows, True)
         return dropped.expand(len(ids), size)
-
-    def _num_noisy(self, batch: ConceptBatch) -> int:
-        if batch.source_lengths is None:
-            return batch.concepts.shape[1]
-        # One host synchronisation on an accelerator, for supervised data only: the width of the target tensor.
-        return max(int((batch.lengths - batch.source_lengths).max()), 1)
-
-    def _targets(self, x: Tensor, batch: ConceptBatch, size: int) -> tuple[Tensor, Tensor]:
-        """Return (B, T, C) clean targets and (B, T) bool, which of them are real."""
-        import torch
-
-        position = torch.arange(size, device=x.device)
-        if batch.source_lengths is None:
-            return x, position < batch.lengths[:, None]
-        index = (batch.source_lengths[:, None] + position).clamp(max=x.shape[1] - 1)
-        x_0 = x.gather(1, index.unsqueeze(-1).expand(-1, -1, x.shape[-1]))
-        return x_0, position < (batch.lengths - batch.source_lengths)[:, None]
 
     def _weights(
         self, schedule: NoiseSchedule, kind: PredictionType, timesteps: Tensor, mask: Tensor, count: Tensor
