@@ -27,7 +27,7 @@ steps.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar, Literal
@@ -92,11 +92,17 @@ class OneTowerStack(CausalDecoder):
 
     Args:
         config: sizes and style.
+        num_layers: number of layers.
+        time_embedding: makes, for a width D, the module that maps integer timesteps (…,) to (…, D).
+        clean: the timestep of a clean concept.
     """
 
-    def __init__(self, config: OneTowerConfig) -> None:
-        super().__init__(config, config.num_layers, POSITION_STD)
-        self.embed_time = TimestepEmbedding(config.model_dim)
+    def __init__(
+        self, config: TransformerConfig, num_layers: int, time_embedding: Callable[[int], nn.Module], clean: int
+    ) -> None:
+        super().__init__(config, num_layers, POSITION_STD)
+        self.clean = clean
+        self.embed_time = time_embedding(config.model_dim)
         # W_t of the linear that takes concept and timestep together; `input_proj` is its W_x and bias.
         self.time_proj = Linear(config.model_dim, config.model_dim, bias=False)
 
@@ -111,7 +117,7 @@ class OneTowerStack(CausalDecoder):
         return h + time, rope
 
     def _embed(self, x: Tensor, positions: Tensor, last: int) -> tuple[Tensor, Rope | None]:
-        clean = torch.full((1,), CLEAN, device=x.device)
+        clean = torch.full((1,), self.clean, device=x.device)
         return self.embed_noisy(x, self.time(clean), positions, last)
 
 
@@ -145,26 +151,21 @@ class OneTowerCache:
         return CleanContext(views, self.context.mask, positions, self.context.size)
 
 
-class OneTowerConceptModel(nn.Module):
-    """One transformer for clean and noisy concepts.
+class OneTower(nn.Module):
+    """One transformer for clean and noisy concepts, whatever the noise and whatever it says about them.
 
     Args:
-        config: sizes, style, noise schedule and prediction type.
+        config: sizes and style.
+        decoder: the transformer.
+        num_outputs: numbers that it gives for each noisy concept.
     """
 
-    config_class: ClassVar[type[Config]] = OneTowerConfig
-
-    def __init__(self, config: OneTowerConfig) -> None:
+    def __init__(self, config: TransformerConfig, decoder: OneTowerStack, num_outputs: int) -> None:
         super().__init__()
-        self.config = config
-        self.decoder = OneTowerStack(config)
-        self.output_proj = Linear(config.model_dim, config.concept_dim)
-
-    @cached_property
-    def schedule(self) -> NoiseSchedule:
-        """The noise schedule of the configuration, built when first used."""
-        with torch.device("cpu"):
-            return NoiseSchedule(self.config.noise_schedule)
+        self.decoder = decoder
+        self.output_proj = Linear(config.model_dim, num_outputs)
+        self._dim = config.concept_dim
+        self._attention_dropout = config.attention_dropout
 
     def forward(
         self,
@@ -187,12 +188,12 @@ class OneTowerConceptModel(nn.Module):
             unconditional: (B, T) boolean, rows that see themselves alone (classifier-free guidance training).
 
         Returns:
-            (B, T, C) float32, of the kind that ``prediction_type`` says. Values at padding are finite but mean nothing.
+            The outputs, (B, T, C) float32 for a diffusion model. Values at padding are finite but mean nothing.
 
         Raises:
             DataError: shapes or types do not fit together, or a document longer than the learned positions.
         """
-        check_denoising(self.config.concept_dim, x, noisy, timesteps, source_lengths, unconditional)
+        check_denoising(self._dim, x, noisy, timesteps, source_lengths, unconditional)
         size, rows = x.shape[1], noisy.shape[1]
         if source_lengths is None:
             context = self.teacher_forced_context(x)
@@ -217,16 +218,16 @@ class OneTowerConceptModel(nn.Module):
         Position i sees concepts 0..i. The last layer's own output is nobody's input and is left out.
         """
         if not x.shape[1]:
-            shape = (x.shape[0], self.config.num_heads, 0, self.config.head_dim)
-            empty = self.output_proj.weight.new_zeros(shape)
-            return [(empty, empty)] * self.config.num_layers
+            config = self.decoder.config
+            empty = self.output_proj.weight.new_zeros(x.shape[0], config.num_heads, 0, config.head_dim)
+            return [(empty, empty)] * len(self.decoder.layers)
         h, rope = self.decoder._embed(x, torch.arange(x.shape[1], device=x.device), x.shape[1] - 1)
-        p = self.config.attention_dropout if self.training else 0.0
+        p = self._attention_dropout if self.training else 0.0
         found: list[tuple[Tensor, Tensor]] = []
         for layer in self.decoder.layers:
             q, k, v = layer.attention.heads(layer.attention_norm(h), rope)
             found.append((k, v))
-            if len(found) < self.config.num_layers:
+            if len(found) < len(self.decoder.layers):
                 y = F.scaled_dot_product_attention(q, k, v, is_causal=True, dropout_p=p)
                 h = _finish_layer(layer, h, y)
         return found
@@ -243,7 +244,7 @@ class OneTowerConceptModel(nn.Module):
             guided: also denoise them without context.
 
         Returns:
-            (B, T, C) float32 with the context; with ``guided`` also the one without it.
+            The outputs, float32, with the context; with ``guided`` also those without it.
         """
         h, rope = self.decoder.embed_noisy(noisy, time, context.positions, context.last)
         batch = h.shape[0]
@@ -251,7 +252,7 @@ class OneTowerConceptModel(nn.Module):
             h = torch.cat((h, h))
             if rope is not None and rope[0].ndim == 4 and rope[0].shape[0] > 1:
                 rope = torch.cat((rope[0], rope[0])), torch.cat((rope[1], rope[1]))
-        p = self.config.attention_dropout if self.training else 0.0
+        p = self._attention_dropout if self.training else 0.0
         for layer, (keys, values) in zip(self.decoder.layers, context.keys_values, strict=True):
             q, k, v = layer.attention.heads(layer.attention_norm(h), rope)
             y = _attend(q[:batch], k[:batch], v[:batch], keys, values, context.mask, p)
@@ -270,7 +271,7 @@ class OneTowerConceptModel(nn.Module):
 
     def teacher_forced_context(self, x: Tensor) -> CleanContext:
         """Return the context in which row i of (B, S, C) sees concepts 0..i-1, read once for all steps."""
-        check_concepts(x, self.config.concept_dim, "x")
+        check_concepts(x, self._dim, "x")
         size = x.shape[1]
         mask = shifted_causal_mask(size, size, device=x.device)[..., 1:]
         return CleanContext(self.read(x[:, :-1]), mask, torch.arange(size, device=x.device), size - 1)
@@ -284,7 +285,7 @@ class OneTowerConceptModel(nn.Module):
         Raises:
             DataError: a wrong shape, or lengths that do not fit it.
         """
-        check_concepts(x, self.config.concept_dim, "prompt", allow_empty=True)
+        check_concepts(x, self._dim, "prompt", allow_empty=True)
         sizes = as_lengths(lengths, x.shape[0], x.shape[1])
         cache = self.decoder.new_cache(x.shape[0], max(capacity or 0, x.shape[1]))
         for index, (keys, values) in enumerate(self.read(x)):
@@ -295,6 +296,27 @@ class OneTowerConceptModel(nn.Module):
     def extend(self, cache: OneTowerCache, x: Tensor) -> None:
         """Read one more concept of each row, (B, C) normalised."""
         self.decoder.step(x, cache.context)
+
+
+class OneTowerConceptModel(OneTower):
+    """The diffusion model.
+
+    Args:
+        config: sizes, style, noise schedule and prediction type.
+    """
+
+    config_class: ClassVar[type[Config]] = OneTowerConfig
+
+    def __init__(self, config: OneTowerConfig) -> None:
+        decoder = OneTowerStack(config, config.num_layers, TimestepEmbedding, CLEAN)
+        super().__init__(config, decoder, config.concept_dim)
+        self.config = config
+
+    @cached_property
+    def schedule(self) -> NoiseSchedule:
+        """The noise schedule of the configuration, built when first used."""
+        with torch.device("cpu"):
+            return NoiseSchedule(self.config.noise_schedule)
 
 
 def _attend(
