@@ -43,6 +43,7 @@ class Document:
         paragraph_starts: index of the first sentence of each paragraph.
         target_sentences: the sentences of a target (a summary, a translation) for supervised data.
         title, summary, source: optional descriptions that a corpus brings along.
+        plans: one sentence for each paragraph that says what comes in it.
         where: file and line it was read from, for messages.
     """
 
@@ -55,6 +56,7 @@ class Document:
     title: str | None = None
     summary: str | None = None
     source: str | None = None
+    plans: tuple[str, ...] | None = None
     where: str | None = None
 
 

@@ -21,6 +21,11 @@ def build(
     target: Annotated[
         str | None, typer.Option("--target", help="Build source and target rows: summary or target_sentences.")
     ] = None,
+    plan: Annotated[
+        str | None,
+        typer.Option("--plan", help="Plan each paragraph: first_sentence, title, or given (a field plans)."),
+    ] = None,
+    max_paragraph: Annotated[int, typer.Option(min=1, help="With --plan: cut longer paragraphs.")] = 9,
     segmenter: Annotated[
         list[str] | None, typer.Option("--segmenter", "-s", help="A setting of the segmenter, as max_chars=200.")
     ] = None,
@@ -46,6 +51,8 @@ def build(
             split,
             lang,
             target=target,  # type: ignore[arg-type]
+            plan=plan,  # type: ignore[arg-type]
+            max_paragraph=max_paragraph,
             documents_per_shard=documents_per_shard,
             on_error="report" if keep_going else "raise",
             overwrite=overwrite,
@@ -82,6 +89,11 @@ def inspect(
     echo(f"{report.path}: {report.dim} channels, codec {report.codec_id} ({report.codec_fingerprint})")
     if report.affixes:
         echo("affixes: " + ", ".join(repr(text) for text in report.affixes))
+    if report.plan is not None:
+        totals = ", ".join(f"{name} {one.plan_concepts:,}" for name, one in report.splits.items())
+        echo(
+            f"plans ({report.plan.get('kind')}, paragraphs of up to {report.plan['max_paragraph']} sentences): {totals}"
+        )
     rows = []
     for name, one in report.splits.items():
         lengths = f"{one.min_length} / {one.median_length:g} / {one.max_length}"

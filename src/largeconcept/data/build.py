@@ -33,6 +33,7 @@ from largeconcept.data.documents import (
     skipped_from,
 )
 from largeconcept.data.manifest import BuildFolder, ShardFacts, locked
+from largeconcept.data.plans import END_OF_PARAGRAPH, MAX_PARAGRAPH, PlanKind, check_kind, plan_paragraphs
 from largeconcept.data.schema import MANIFEST, DatasetMetadata
 from largeconcept.data.writer import Half, Row, write_shard
 from largeconcept.errors import ConceptLMError, ConfigError, DataError
@@ -56,7 +57,7 @@ class BuildReport:
         documents, concepts, shards: what the split holds.
         skipped: every document or file that is not in it, with the reason.
         counts: repairs and omissions by name: ``nul_characters``, ``lone_surrogates``, ``blank_lines``,
-            ``empty_sentences``, ``long_sentences_cut``, ``renamed_ids``, ``without_target``.
+            ``empty_sentences``, ``long_sentences_cut``, ``long_plans_cut``, ``renamed_ids``, ``without_target``.
         resumed_shards: shards that an earlier, interrupted build had finished.
     """
 
@@ -82,6 +83,8 @@ def build_concepts(
     lang: str | None = None,
     *,
     target: Target | None = None,
+    plan: PlanKind | None = None,
+    max_paragraph: int = MAX_PARAGRAPH,
     documents_per_shard: int = 4096,
     sentences_per_shard: int = 65536,
     group_sentences: int = 16384,
@@ -108,6 +111,9 @@ def build_concepts(
         lang: language of documents that do not say theirs.
         target: take source and target rows: the target is the document's ``summary`` (segmented) or its
             ``target_sentences``; documents without one are left out and counted.
+        plan: also write plans, one sentence for each paragraph: its ``first_sentence``, the ``title`` above it, or one
+            that is ``given`` in the document's ``plans``; see :mod:`largeconcept.data.plans`.
+        max_paragraph: with plans, longer paragraphs are cut.
         documents_per_shard, sentences_per_shard: a shard is closed when it has reached one of them.
         group_sentences: sentences handed to the codec at once (it sorts them by length); equal ones are encoded once.
         batch_tokens: the codec's own budget a batch.
@@ -129,6 +135,11 @@ def build_concepts(
         "batch_tokens": batch_tokens,
         "max_sentence_chars": max_sentence_chars,
     }
+    if plan is not None:
+        numbers["max_paragraph"] = max_paragraph
+        if target is not None:
+            raise ConfigError("plans and targets exclude each other", where="plan", got=plan, hint="leave one out")
+        affixes = [*affixes, END_OF_PARAGRAPH]
     for name, number in numbers.items():
         if number < 1:
             raise ConfigError("out of range", where=name, got=number, expected="at least 1")
@@ -139,7 +150,8 @@ def build_concepts(
     files = resolve_inputs(inputs)
     codec_id, codec = _codec(codec)
     segmenter = _segmenter(segmenter)
-    metadata = DatasetMetadata(codec_id, codec.fingerprint, codec.dim, segmenter.describe())
+    planned = None if plan is None else {"kind": check_kind(plan), "max_paragraph": max_paragraph}
+    metadata = DatasetMetadata(codec_id, codec.fingerprint, codec.dim, segmenter.describe(), planned)
     settings = {
         "codec": codec_id,
         "codec_fingerprint": codec.fingerprint,
@@ -149,6 +161,7 @@ def build_concepts(
         "encoding": encoding,
         "target": target,
         **numbers,
+        **({} if planned is None else {"plan": planned["kind"]}),  # builds without plans keep the settings they had
         "inputs": [{"name": display(path.name), "sha256": _digest(path)} for path in files],
     }
     folder = BuildFolder(Path(out) / split, settings)
@@ -385,10 +398,37 @@ class _Build:
                 sentences, starts = self._sentences(document.text, document.lang)
             if not sentences:
                 raise DataError("the document has no sentence")
+            plans: list[str] | None = None
+            if self.metadata.plan is not None:
+                starts, plans = self._plan(document, sentences, starts, shard)
         except ConceptLMError as error:
             self._refuse(error, where, id, shard)
             return None
-        return Row(id, sentences, document.lang, starts, targets, where)
+        return Row(id, sentences, document.lang, starts, targets, where, plans)
+
+    def _plan(
+        self, document: Document, sentences: Sequence[str], starts: Sequence[int], shard: ShardFacts
+    ) -> tuple[list[int], list[str]]:
+        """Return the paragraphs of a planned document and their plans."""
+        settings = self.metadata.plan or {}
+        paragraphs = plan_paragraphs(
+            sentences,
+            starts,
+            settings["kind"],
+            title=document.title,
+            given=document.plans,
+            limit=settings["max_paragraph"],
+        )
+        plans = []
+        for paragraph in paragraphs:
+            plan = paragraph.plan
+            if plan != sentences[paragraph.start]:
+                plan = one_line(plan)
+                if len(plan) > self.settings["max_sentence_chars"]:
+                    shard.counts["long_plans_cut"] += 1
+                    plan = self._sentences(plan, document.lang)[0][0]
+            plans.append(plan)
+        return [paragraph.start for paragraph in paragraphs], plans
 
     def _sentences(self, text: str, lang: str | None) -> tuple[list[str], tuple[int, ...]]:
         sentences: list[str] = []
@@ -443,6 +483,8 @@ class _Build:
                 row.concepts = self._take(own, row, row.sentences)
                 if row.target_sentences is not None:
                     row.target_concepts = self._take(own, row, row.target_sentences)
+                if row.plans is not None:
+                    row.plan_concepts = self._take(own, row, row.plans)
             except ConceptLMError as error:
                 self._refuse(error, row.where, row.id, shard)
             else:
@@ -452,7 +494,9 @@ class _Build:
     def _vectors(self, rows: Sequence[Row]) -> dict[tuple[str, str | None], Half | None]:
         """Return (C,) float16 for each distinct (sentence, language), ``None`` where float16 cannot hold the vector."""
         distinct = dict.fromkeys(
-            (sentence, row.lang) for row in rows for sentence in (*row.sentences, *(row.target_sentences or ()))
+            (sentence, row.lang)
+            for row in rows
+            for sentence in (*row.sentences, *(row.target_sentences or ()), *(row.plans or ()))
         )
         table: dict[tuple[str, str | None], Half | None] = {}
         for keys in ([k for k in distinct if k[1] is not None], [k for k in distinct if k[1] is None]):

@@ -162,7 +162,8 @@ def read_documents(
     """Read documents in a fixed order: files as given (patterns sorted), lines in order. Memory holds one document.
 
     A JSONL line is an object with ``sentences`` (or ``sents``), or else ``text``; optional ``id``, ``lang``, ``title``,
-    ``summary``, ``source`` (or ``src``), ``paragraph_starts``, ``target_sentences``. Other fields are not read.
+    ``summary``, ``source`` (or ``src``), ``paragraph_starts``, ``target_sentences``, ``plans`` (a sentence
+    for each paragraph). Other fields are not read.
 
     Args:
         inputs: files or glob patterns.
@@ -301,7 +302,7 @@ class _Reader:
             raise DataError("not valid JSON", where=where, got=type(error).__name__) from None
         if not isinstance(data, dict):
             raise DataError("not a JSON object", where=where, expected="an object a line", got=type(data).__name__)
-        sentences, starts = self._sentences(data, where)
+        sentences, starts, alive = self._sentences(data, where)
         text = self._string(data, "text", where)
         if not sentences and (text is None or not text.strip()):
             names = [n for n in ("sentences", "sents", "text") if data.get(n) is not None]
@@ -312,6 +313,9 @@ class _Reader:
         target = self._string_list(data, "target_sentences", where)
         if target is not None:
             target = [s for s in target if s.strip()]
+        plans = self._string_list(data, "plans", where)
+        if plans is not None and len(plans) == len(alive):
+            plans = [plan for plan, kept in zip(plans, alive) if kept]
         lang = self._string(data, "lang", where)
         return Document(
             id=self._id(data, where) or default_id,
@@ -323,18 +327,19 @@ class _Reader:
             title=self._string(data, "title", where),
             summary=self._string(data, "summary", where),
             source=self._string(data, "source", where) or self._string(data, "src", where),
+            plans=None if plans is None else tuple(plans),
             where=where,
         )
 
-    def _sentences(self, data: dict[str, Any], where: str) -> tuple[list[str], tuple[int, ...]]:
-        """Return the sentences that are not empty, and the paragraph starts that fit them."""
+    def _sentences(self, data: dict[str, Any], where: str) -> tuple[list[str], tuple[int, ...], list[bool]]:
+        """Return the sentences that are not empty, paragraph starts that fit them, and which paragraphs are left."""
         given = self._string_list(data, "sentences", where)
         other = self._string_list(data, "sents", where)
         if given is not None and other is not None and given != other:
             raise DataError("sents and sentences differ", where=where, hint="keep one of them")
         sentences = given if given is not None else other
         if sentences is None:
-            return [], (0,)
+            return [], (0,), []
         starts = data.get("paragraph_starts")
         if starts is None:
             starts = [0]
@@ -349,13 +354,16 @@ class _Reader:
             raise DataError("wrong paragraph_starts", where=where, expected=expected, got=starts)
         kept = [s for s in sentences if s.strip()]
         dropped = len(sentences) - len(kept)
+        alive = [True] * len(starts)
         if dropped:
             self.report.counts["empty_sentences"] += dropped
             before = [0]  # number of kept sentences before each index
             for sentence in sentences:
                 before.append(before[-1] + bool(sentence.strip()))
-            starts = sorted({before[s] for s in starts if before[s] < len(kept)}) or [0]
-        return kept, tuple(starts)
+            ends = [*starts[1:], len(sentences)]
+            alive = [before[start] < before[end] for start, end in zip(starts, ends)]
+            starts = [before[start] for start, kept in zip(starts, alive) if kept] or [0]
+        return kept, tuple(starts), alive
 
     def _string(self, data: dict[str, Any], name: str, where: str) -> str | None:
         value = data.get(name)

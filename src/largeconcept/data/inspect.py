@@ -29,15 +29,16 @@ class SplitReport:
     """Figures of one split.
 
     Attributes:
-        documents, concepts, target_concepts, shards: counts.
+        documents, concepts, target_concepts, plan_concepts, shards: counts.
         min_length, median_length, max_length, mean_length: concepts of a document.
-        min_norm, mean_norm, max_norm: Euclidean norms of the concepts (targets included).
+        min_norm, mean_norm, max_norm: Euclidean norms of the concepts (targets and plans included).
         languages: documents by language; ``""`` where unknown.
     """
 
     documents: int = 0
     concepts: int = 0
     target_concepts: int = 0
+    plan_concepts: int = 0
     shards: int = 0
     min_length: int = 0
     median_length: float = 0.0
@@ -57,6 +58,7 @@ class InspectReport:
         path: the dataset folder.
         dim: C.
         codec_id, codec_fingerprint: the concept space.
+        plan: kind of the plans and the most sentences of a paragraph; ``None`` without plans.
         affixes: texts whose concepts the dataset holds.
         splits: name -> figures.
     """
@@ -67,6 +69,7 @@ class InspectReport:
     codec_fingerprint: str
     affixes: list[str]
     splits: dict[str, SplitReport]
+    plan: dict[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for JSON."""
@@ -102,6 +105,7 @@ def inspect_dataset(path: str | Path, split: str | None = None) -> InspectReport
         codec_fingerprint=first.metadata.codec_fingerprint,
         affixes=sorted(affixes.concepts),
         splits={dataset.split: _Inspector(dataset).run() for dataset in datasets},
+        plan=first.metadata.plan,
     )
 
 
@@ -125,15 +129,16 @@ class _Inspector:
             counts = self._sentences(table, "sentences")
             self._paragraphs(table, counts)
             lengths.append(counts)
-            for prefix in ("", "target_") if dataset.supervised else ("",):
-                wanted = counts if not prefix else self._sentences(table, "target_sentences")
-                norms = self._concepts(table, f"{prefix}concepts", wanted)
+            wanted = {"concepts": counts}
+            if dataset.supervised:
+                wanted["target_concepts"] = self._sentences(table, "target_sentences")
+            if dataset.planned:
+                wanted["plan_concepts"] = self._plans(table, counts)
+            for column, number in wanted.items():
+                norms = self._concepts(table, column, number)
                 norm_sum += float(norms.sum(dtype=np.float64))
                 norm_min, norm_max = min(norm_min, float(norms.min())), max(norm_max, float(norms.max()))
-                if prefix:
-                    report.target_concepts += len(norms)
-                else:
-                    report.concepts += len(norms)
+                setattr(report, column, getattr(report, column) + len(norms))
         if not lengths:
             raise DataError("the split has no documents", where=dataset.folder, hint="build it again")
         self._unique(np.concatenate(hashes))
@@ -142,7 +147,7 @@ class _Inspector:
         report.min_length, report.max_length = int(every.min()), int(every.max())
         report.median_length, report.mean_length = float(np.median(every)), float(every.mean())
         report.min_norm, report.max_norm = norm_min, norm_max
-        report.mean_norm = norm_sum / (report.concepts + report.target_concepts)
+        report.mean_norm = norm_sum / (report.concepts + report.target_concepts + report.plan_concepts)
         report.languages = dict(languages.most_common())
         return report
 
@@ -232,13 +237,29 @@ class _Inspector:
         beyond: Mask = np.greater_equal(starts, sentences[rows])
         self._items(beyond, counts, "a paragraph starts after the last sentence", column)
 
+    def _plans(self, table: pa.Table, sentences: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Check that every paragraph has a plan and is no longer than the metadata says; return their numbers."""
+        starts, paragraphs = self._lists(table, "paragraph_starts")
+        counts = self._sentences(table, "plans")
+        wrong = counts != paragraphs
+        if wrong.any():
+            row = int(wrong.argmax())
+            got, expected = int(counts[row]), f"{paragraphs[row]}, one for each paragraph"
+            raise self._fail("another number of plans than paragraphs", row, "plans", expected=expected, got=got)
+        limit = int((self.dataset.metadata.plan or {})["max_paragraph"])
+        begins = starts.flatten().to_numpy(zero_copy_only=False)
+        ends = np.append(begins[1:], 0)
+        ends[np.cumsum(paragraphs) - 1] = sentences
+        self._items(ends - begins > limit, paragraphs, "a paragraph is too long", "paragraph_starts", expected=limit)
+        return counts
+
     def _concepts(self, table: pa.Table, column: str, sentences: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
         """Return the norms, (N,)."""
         array, counts = self._lists(table, column)
         wrong = counts != sentences
         if wrong.any():
             row = int(wrong.argmax())
-            name = column.replace("concepts", "sentences")
+            name = "plans" if column == "plan_concepts" else column.replace("concepts", "sentences")
             got, expected = int(counts[row]), f"{sentences[row]}, one for each of {name}"
             raise self._fail("another number of concepts than sentences", row, column, expected=expected, got=got)
         vectors = array.flatten()

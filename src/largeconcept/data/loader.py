@@ -24,12 +24,15 @@ from pydantic import Field, field_validator, model_validator
 
 from largeconcept.config import Config
 from largeconcept.data.affixes import END_OF_TEXT, MODEL_PROMPT
+from largeconcept.data.plans import END_OF_PARAGRAPH
 from largeconcept.data.reader import ConceptDataset, check_space
 from largeconcept.data.sequences import ConceptSequence, Omissions, SequenceOptions, SourceStream
 from largeconcept.errors import CheckpointError, ConfigError, DataError
 from largeconcept.types import ConceptBatch
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from largeconcept.data.schema import DatasetMetadata
 
 STATE_VERSION = 1
@@ -63,6 +66,8 @@ class LoaderConfig(Config):
         end_text, prompt_text: affixes of the dataset; the prompt stands between source and target.
         targets: make source/target pairs; ``None``: if the datasets have targets.
         sentences: read the text of the concepts too; ``None``: if what the data is for needs it.
+        plans: lay documents out as plan, paragraph, break, plan, …; ``None``: if the datasets have plans.
+        break_text: affix between paragraphs of planned documents.
         seed: of the order.
     """
 
@@ -77,6 +82,8 @@ class LoaderConfig(Config):
     prompt_text: str | None = MODEL_PROMPT
     targets: bool | None = None
     sentences: bool | None = None
+    plans: bool | None = None
+    break_text: str = END_OF_PARAGRAPH
     seed: int = Field(default=0, ge=0)
 
     @field_validator("sources", mode="before")
@@ -154,6 +161,20 @@ class ConceptLoader:
     def supervised(self) -> bool:
         """Whether batches have ``source_lengths``."""
         return self._options.pairs
+
+    @property
+    def break_concept(self) -> Tensor | None:
+        """(C,) concept of the break between paragraphs, in the codec's space; ``None`` unless documents are planned."""
+        import torch
+
+        pause = self._options.pause
+        return None if pause is None else torch.from_numpy(pause[0])
+
+    @property
+    def plan_kind(self) -> str | None:
+        """What the plans of the first dataset are; ``None`` unless documents are planned."""
+        plan = self.metadata.plan
+        return None if plan is None or self._options.pause is None else str(plan.get("kind"))
 
     def next_step(self) -> list[ConceptBatch]:
         """Return this process's micro-batches of the next optimiser step.
@@ -242,6 +263,7 @@ class ConceptLoader:
             hint = "build it with target=summary, or set targets=false to train on the sources alone"
             raise DataError("the dataset has no targets", where=lacking, hint=hint)
         dataset = self.datasets[0]  # all are of one concept space
+        planned = self._planned(pairs)
         end = dataset.affixes[config.end_text].numpy()[None] if config.append_end else None
         prompt = dataset.affixes[config.prompt_text].numpy()[None] if pairs and config.prompt_text else None
         return SequenceOptions(
@@ -253,7 +275,33 @@ class ConceptLoader:
             sentences=bool(config.sentences),
             end_text=config.end_text,
             prompt_text=config.prompt_text or "",
+            pause=dataset.affixes[config.break_text].numpy()[None] if planned else None,
+            break_text=config.break_text,
         )
+
+    def _planned(self, pairs: bool) -> bool:
+        """Tell whether documents are laid out with plans; refuse settings and datasets that do not fit that."""
+        config = self.config
+        have = [dataset.planned for dataset in self.datasets]
+        planned = any(have) if config.plans is None else config.plans
+        if not planned:
+            return False
+        if not all(have):
+            lacking = self.datasets[have.index(False)].folder
+            hint = "build it with plan=first_sentence, title or given, or set plans=false"
+            raise DataError("the dataset has no plans", where=lacking, hint=hint)
+        if pairs:
+            raise ConfigError("plans and targets exclude each other", where="plans", hint="set one of them to false")
+        longest = max(int((dataset.metadata.plan or {})["max_paragraph"]) for dataset in self.datasets)
+        needed = longest + 2 + config.append_end
+        if config.max_length < needed:
+            raise ConfigError(
+                "too short for a paragraph with its plan and break",
+                where="max_length",
+                got=config.max_length,
+                expected=f"at least {needed}, as the datasets have paragraphs of up to {longest} sentences",
+            )
+        return True
 
     def _open(self, seed: int | None) -> list[SourceStream]:
         return [SourceStream(d, i, self._options, seed, self.omissions) for i, d in enumerate(self.datasets)]
@@ -265,6 +313,8 @@ class ConceptLoader:
         data = self.config.to_dict()
         data["sources"] = [[source.split, source.weight] for source in self.config.sources]  # a dataset may be moved
         del data["sentences"]  # the stream is the same with and without its text
+        if self._options.pause is None:
+            del data["plans"], data["break_text"]  # runs without plans have the key they always had
         return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:16]
 
     def _next_micro_batch(self) -> list[ConceptSequence]:
@@ -337,4 +387,13 @@ class ConceptLoader:
             source_lengths=torch.tensor(sources, dtype=torch.int64) if self._options.pairs else None,
             sentences=[list(s.sentences or ()) for s in sequences] if self._options.sentences else None,
             languages=[s.lang for s in sequences] if self._options.sentences else None,
+            roles=None if self._options.pause is None else self._roles(sequences, concepts.shape[1]),
         )
+
+    def _roles(self, sequences: Sequence[ConceptSequence], size: int) -> Tensor:
+        import torch
+
+        roles = torch.zeros(len(sequences), size, dtype=torch.int64)
+        for row, sequence in zip(roles, sequences):
+            row[: sequence.length] = torch.tensor(sequence.roles)
+        return roles

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ from largeconcept.data.schema import (
     MANIFEST,
     DatasetMetadata,
     check_columns,
+    is_planned,
     is_supervised,
     open_shard,
     read_row_group,
@@ -45,6 +47,7 @@ class ConceptDocument:
         concepts: (S, C) float32.
         paragraph_starts: index of the first sentence of each paragraph.
         target_sentences, target_concepts: of supervised data, else ``None``.
+        plans, plan_concepts: one for each paragraph, (P, C) float32, of planned data, else ``None``.
     """
 
     id: str
@@ -54,6 +57,8 @@ class ConceptDocument:
     paragraph_starts: tuple[int, ...] = (0,)
     target_sentences: list[str] | None = None
     target_concepts: Tensor | None = None
+    plans: list[str] | None = None
+    plan_concepts: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +72,8 @@ class ConceptTable:
         target_offsets, target_concepts: the same for targets, or ``None``.
         sentences, target_sentences: of each document, one for each concept, or ``None``.
         languages: of each document; ``None`` without text.
+        paragraphs: of each document, where its paragraphs begin; ``None`` unless plans were asked for.
+        plan_offsets, plan_concepts, plans: like ``offsets``, ``concepts`` and ``sentences``, one for each paragraph.
     """
 
     ids: list[str]
@@ -77,6 +84,10 @@ class ConceptTable:
     sentences: list[list[str]] | None = None
     target_sentences: list[list[str]] | None = None
     languages: list[str | None] | None = None
+    paragraphs: list[list[int]] | None = None
+    plan_offsets: Offsets | None = None
+    plan_concepts: Half | None = None
+    plans: list[list[str]] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +128,7 @@ class ConceptDataset:
                 schema = file.schema_arrow
                 found = DatasetMetadata.from_arrow(schema.metadata, shard)
                 if metadata is None:
-                    metadata, self.supervised = found, is_supervised(schema)
+                    metadata, self.supervised, self.planned = found, is_supervised(schema), is_planned(schema)
                     check_space(found, shard, fingerprint, dim)
                 elif found != metadata:
                     problem = "the file metadata differs from that of the first shard"
@@ -126,6 +137,9 @@ class ConceptDataset:
                 self._has_lang.append("lang" in schema.names)
                 if is_supervised(schema) != self.supervised:
                     raise DataError("some shards have targets and some have none", where=shard)
+                if is_planned(schema) != self.planned or self.planned != (found.plan is not None):
+                    problem = "some shards have plans and some have none, or the file metadata tells otherwise"
+                    raise DataError(problem, where=shard, hint="build the split again")
                 footer = file.metadata
                 self._rows += footer.num_rows
                 groups = [footer.row_group(i) for i in range(footer.num_row_groups)]
@@ -185,9 +199,13 @@ class ConceptDataset:
         parts = self._vectors(table, group)
         columns: dict[str, list[Any]] = {
             name: table.column(name).to_pylist()
-            for name in ("sentences", "lang", "paragraph_starts", "target_sentences")
+            for name in ("sentences", "lang", "paragraph_starts", "target_sentences", "plans")
             if name in table.column_names
         }
+        planned: list[Tensor] | None = None
+        if self.planned:
+            ends, every = self._flat(table, "plan_concepts", group)
+            planned = list(torch.split(torch.from_numpy(every.astype(np.float32)), np.diff(ends).tolist()))
         for row, id in enumerate(parts.ids):
             values = {name: column[row] for name, column in columns.items()}
             start, end = int(parts.offsets[row]), int(parts.offsets[row + 1])
@@ -207,22 +225,27 @@ class ConceptDataset:
                 paragraph_starts=tuple(values.get("paragraph_starts") or (0,)),
                 target_sentences=values.get("target_sentences"),
                 target_concepts=target,
+                plans=values.get("plans"),
+                plan_concepts=None if planned is None else planned[row],
             )
 
-    def vectors(self, group: int, targets: bool = True, sentences: bool = False) -> ConceptTable:
-        """Read ids and vectors of one row group, and its text only with ``sentences``.
+    def vectors(self, group: int, targets: bool = True, sentences: bool = False, plans: bool = False) -> ConceptTable:
+        """Read ids and vectors of one row group; its text only with ``sentences``, its plans only with ``plans``.
 
         Raises:
             DataError: the data is damaged or holds a null.
         """
         targets = targets and self.supervised
         columns = ["id", "concepts", *(["target_concepts"] if targets else [])]
+        if plans and self.planned:
+            columns += ["paragraph_starts", "plan_concepts", *(["plans"] if sentences else [])]
         if not sentences:
-            return self._vectors(self.table(group, columns), group)
+            table = self.table(group, columns)
+            return self._with_plans(self._vectors(table, group), table, group)
         has_lang = self._has_lang[self.row_groups[group].shard]
         columns += ["sentences", *(["target_sentences"] if targets else []), *(["lang"] if has_lang else [])]
         table = self.table(group, columns)
-        vectors = self._vectors(table, group)
+        vectors = self._with_plans(self._vectors(table, group), table, group)
         return replace(
             vectors,
             sentences=self._text(table, "sentences", vectors.offsets, group),
@@ -257,6 +280,22 @@ class ConceptDataset:
         if "target_concepts" not in table.column_names:
             return ConceptTable(ids, offsets, concepts)
         return ConceptTable(ids, offsets, concepts, *self._flat(table, "target_concepts", group))
+
+    def _with_plans(self, vectors: ConceptTable, table: pa.Table, group: int) -> ConceptTable:
+        """Add paragraphs and plans, if their columns were read; there must be as many of one as of the other."""
+        if "plan_concepts" not in table.column_names:
+            return vectors
+        paragraphs = table.column("paragraph_starts").to_pylist()
+        offsets, concepts = self._flat(table, "plan_concepts", group)
+        sizes, counts = np.diff(vectors.offsets).tolist(), np.diff(offsets).tolist()
+        for row, (starts, size, count) in enumerate(zip(paragraphs, sizes, counts, strict=True)):
+            edges = [*(starts or ()), size]
+            if edges[0] != 0 or len(edges) != count + 1 or any(a >= b for a, b in pairwise(edges)):
+                got = f"paragraph_starts {starts}, {count} plans, {size} concepts"
+                hint = "inspect the dataset: it names the row"
+                raise DataError("paragraphs and plans do not fit", where=self.where(group, row), got=got, hint=hint)
+        plans = self._text(table, "plans", offsets, group) if "plans" in table.column_names else None
+        return replace(vectors, paragraphs=paragraphs, plan_offsets=offsets, plan_concepts=concepts, plans=plans)
 
     def _text(self, table: pa.Table, name: str, offsets: Offsets, group: int) -> list[list[str]]:
         """Return the sentences of each document; there must be as many as concepts."""

@@ -13,10 +13,13 @@ column                 type                                            promise
 ``paragraph_starts``   list<int32> (optional column)                   rising from 0, below len(sentences)
 ``target_sentences``   list<string> (with target_concepts)             like ``sentences``
 ``target_concepts``    list<fixed_size_list<float16, C>>               like ``concepts``
+``plans``              list<string> (with plan_concepts)               one for each paragraph, none null or blank
+``plan_concepts``      list<fixed_size_list<float16, C>>               one for each of ``plans``, finite
 =====================  ==============================================  =====================================
 
 The file metadata of every shard holds ``largeconcept.schema_version``, ``.codec_id``, ``.codec_fingerprint``, ``.dim``
-and ``.segmenter`` (JSON, or ``null`` when the input came as sentences).
+and ``.segmenter`` (JSON, or ``null`` when the input came as sentences); with plans also ``.plan`` (JSON: their kind,
+and the most sentences that a paragraph has).
 
 Shape letters: N concepts, C concept dimension.
 """
@@ -48,6 +51,7 @@ class DatasetMetadata:
         codec_fingerprint: identifies the concept space; equal fingerprints mean the same space.
         dim: C.
         segmenter: the segmenter's own description, or ``None`` when the input came as sentences.
+        plan: ``kind`` of the plans and ``max_paragraph``, the most sentences of a paragraph; ``None`` without plans.
         schema_version: of the format.
     """
 
@@ -55,6 +59,7 @@ class DatasetMetadata:
     codec_fingerprint: str
     dim: int
     segmenter: dict[str, Any] | None = None
+    plan: dict[str, Any] | None = None
     schema_version: int = SCHEMA_VERSION
 
     def to_arrow(self, extra: Mapping[str, str] | None = None) -> dict[bytes, bytes]:
@@ -65,6 +70,7 @@ class DatasetMetadata:
             "codec_fingerprint": self.codec_fingerprint,
             "dim": str(self.dim),
             "segmenter": json.dumps(self.segmenter, sort_keys=True),
+            **({} if self.plan is None else {"plan": json.dumps(self.plan, sort_keys=True)}),
             **(extra or {}),
         }
         return {(PREFIX + name).encode(): value.encode() for name, value in values.items()}
@@ -91,15 +97,20 @@ class DatasetMetadata:
         try:
             dim = int(values["dim"])
             segmenter = json.loads(values["segmenter"])
+            plan = json.loads((metadata or {}).get((PREFIX + "plan").encode(), b"null"))
         except ValueError as error:
             raise DataError("the file metadata is damaged", where=where, got=error) from None
         if dim < 1 or not (segmenter is None or isinstance(segmenter, dict)):
             raise DataError("the file metadata is damaged", where=where, got=values)
-        return cls(values["codec_id"], values["codec_fingerprint"], dim, segmenter)
+        if plan is not None and not (isinstance(plan, dict) and type(plan.get("max_paragraph")) is int):
+            raise DataError("the file metadata is damaged", where=where, got=f"{PREFIX}plan: {plan}")
+        return cls(values["codec_id"], values["codec_fingerprint"], dim, segmenter, plan)
 
 
-def arrow_schema(dim: int, supervised: bool, metadata: Mapping[bytes, bytes] | None = None) -> pa.Schema:
-    """Return the Arrow schema of a shard; ``supervised`` adds the target columns."""
+def arrow_schema(
+    dim: int, supervised: bool, metadata: Mapping[bytes, bytes] | None = None, *, planned: bool = False
+) -> pa.Schema:
+    """Return the Arrow schema of a shard; ``supervised`` adds the target columns, ``planned`` those of plans."""
     concepts = pa.list_(pa.list_(pa.float16(), dim))
     fields = [
         pa.field("id", pa.string(), nullable=False),
@@ -110,12 +121,19 @@ def arrow_schema(dim: int, supervised: bool, metadata: Mapping[bytes, bytes] | N
     ]
     if supervised:
         fields += [pa.field("target_sentences", pa.list_(pa.string())), pa.field("target_concepts", concepts)]
+    if planned:
+        fields += [pa.field("plans", pa.list_(pa.string())), pa.field("plan_concepts", concepts)]
     return pa.schema(fields, metadata=dict(metadata or {}))
 
 
 def is_supervised(schema: pa.Schema) -> bool:
     """Whether a shard has targets."""
     return "target_concepts" in schema.names
+
+
+def is_planned(schema: pa.Schema) -> bool:
+    """Whether a shard has plans."""
+    return "plan_concepts" in schema.names
 
 
 def check_columns(schema: pa.Schema, dim: int, where: object) -> None:
@@ -132,6 +150,8 @@ def check_columns(schema: pa.Schema, dim: int, where: object) -> None:
         "paragraph_starts": (lambda t: _is_list(t) and pa.types.is_int32(t.value_type), "list<int32>"),
         "target_sentences": (_is_string_list, "list<string>"),
         "target_concepts": (lambda t: _is_concepts(t, dim), f"list<fixed_size_list<float16, {dim}>>"),
+        "plans": (_is_string_list, "list<string>"),
+        "plan_concepts": (lambda t: _is_concepts(t, dim), f"list<fixed_size_list<float16, {dim}>>"),
     }
     for name, (fits, expected) in checks.items():
         if schema.names.count(name) > 1:
@@ -145,6 +165,9 @@ def check_columns(schema: pa.Schema, dim: int, where: object) -> None:
             raise DataError("the column has another type", where=f"{where}: column {name}", expected=expected, got=got)
     if ("target_sentences" in schema.names) != ("target_concepts" in schema.names):
         raise DataError("target_sentences and target_concepts go together", where=where)
+    planned = [name in schema.names for name in ("plans", "plan_concepts")]
+    if any(planned) and not (all(planned) and "paragraph_starts" in schema.names):
+        raise DataError("plans, plan_concepts and paragraph_starts go together", where=where)
 
 
 def _is_string(kind: pa.DataType) -> bool:
@@ -208,6 +231,7 @@ __all__ = [
     "DatasetMetadata",
     "arrow_schema",
     "check_columns",
+    "is_planned",
     "is_supervised",
     "open_shard",
     "read_row_group",

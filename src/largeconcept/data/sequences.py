@@ -6,17 +6,20 @@ Shape letters: S concepts of a sequence, C concept dimension.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from largeconcept.data.plans import paragraph_windows
 from largeconcept.data.reader import ConceptDataset, ConceptTable
 from largeconcept.errors import CheckpointError, DataError
+from largeconcept.types import ROLES
 
 Vectors = npt.NDArray[np.floating[Any]]
+_CONCEPT, _BREAK, _PLAN, _END = (ROLES.index(name) for name in ("concept", "break", "plan", "end"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +33,7 @@ class ConceptSequence:
         source_length: leading concepts that are context only; 0 for unsupervised data.
         sentences: the text of each concept, if text is read.
         lang: of the document, if text is read and it is known.
+        roles: of each concept of a planned text, as indices into :data:`~largeconcept.types.ROLES`.
     """
 
     pieces: tuple[Vectors, ...]
@@ -38,6 +42,7 @@ class ConceptSequence:
     source_length: int = 0
     sentences: tuple[str, ...] | None = None
     lang: str | None = None
+    roles: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +55,7 @@ class SequenceOptions:
         pairs: make source/target pairs.
         sentences: read the text too.
         end_text, prompt_text: the affixes as text.
+        pause, break_text: (1, C) float32 concept of a break, and its text; ``None`` to go without plans.
     """
 
     max_length: int
@@ -60,6 +66,8 @@ class SequenceOptions:
     sentences: bool = False
     end_text: str = ""
     prompt_text: str = ""
+    pause: Vectors | None = None
+    break_text: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +183,8 @@ class SourceStream:
         return DataError("the dataset gives no sequence", where=self.dataset.folder, expected=expected)
 
     def _read(self, group: int) -> list[ConceptSequence]:
-        return self._make(self.dataset.vectors(group, self.options.pairs, self.options.sentences))
+        options = self.options
+        return self._make(self.dataset.vectors(group, options.pairs, options.sentences, options.pause is not None))
 
     def _advance(self) -> None:
         self._sequences = None
@@ -206,6 +215,10 @@ class SourceStream:
             if self.options.pairs and target_ends is not None and table.target_concepts is not None:
                 target = table.target_concepts[target_ends[row] : target_ends[row + 1]]
                 made = self._pair(id, body, self._piece(target, table.target_sentences, row), lang)
+            elif table.plan_offsets is not None and table.plan_concepts is not None and table.paragraphs is not None:
+                first, last = table.plan_offsets[row : row + 2].tolist()
+                plans = self._piece(table.plan_concepts[first:last], table.plans, row)
+                made = self._planned(id, body, plans, table.paragraphs[row], lang)
             else:
                 made = self._wrapped(id, body, lang)
             if not made:
@@ -232,6 +245,43 @@ class SourceStream:
             if stop > count:
                 pieces += self._affix(options.end, options.end_text)
             result.append(self._sequence(pieces, sample_id(self.number, id, window), lang=lang))
+        return result
+
+    def _planned(
+        self, id: str, body: _Piece, plans: _Piece, starts: Sequence[int], lang: str | None
+    ) -> list[ConceptSequence]:
+        """Plan, sentences, break, for every paragraph, then the end; windows are cut between paragraphs.
+
+        Raises:
+            DataError: a paragraph does not fit into a window.
+        """
+        options = self.options
+        paragraphs: list[list[tuple[_Piece, int]]] = []  # pieces, each with its role
+        for number, (start, stop) in enumerate(zip(starts, [*starts[1:], len(body)])):
+            plan = plans.cut(number, number + 1)
+            if bool((plan.concepts[0] == body.concepts[start]).all()):
+                start += 1  # the plan is the first sentence: it is not said twice
+            paragraph = [(plan, _PLAN), (body.cut(start, stop), _CONCEPT)]
+            paragraphs.append(paragraph + [(piece, _BREAK) for piece in self._affix(options.pause, options.break_text)])
+        paragraphs[-1] += [(piece, _END) for piece in self._affix(options.end, options.end_text)]
+        sizes = [sum(len(piece) for piece, _ in paragraph) for paragraph in paragraphs]
+        if max(sizes) > options.max_length:
+            hint = "raise max_length, or build the dataset with a smaller max_paragraph"
+            raise DataError(
+                "a paragraph with its plan and break is longer than a sequence",
+                where=f"{self.dataset.folder}: document {id}",
+                got=f"{max(sizes)} concepts",
+                expected=f"at most max_length ({options.max_length})",
+                hint=hint,
+            )
+        if sum(sizes) < options.min_length:
+            return []
+        result = []
+        for window, (first, last) in enumerate(paragraph_windows(sizes, options.max_length, options.min_length)):
+            pieces = [piece for paragraph in paragraphs[first:last] for piece in paragraph]
+            made = self._sequence([piece for piece, _ in pieces], sample_id(self.number, id, window), lang=lang)
+            roles = tuple(role for piece, role in pieces for _ in range(len(piece)))
+            result.append(replace(made, roles=roles))
         return result
 
     def _pair(self, id: str, source: _Piece, target: _Piece, lang: str | None) -> list[ConceptSequence]:

@@ -33,13 +33,15 @@ class Row:
     paragraph_starts: Sequence[int]
     target_sentences: Sequence[str] | None = None
     where: str = ""
+    plans: Sequence[str] | None = None
     concepts: Half | None = None
     target_concepts: Half | None = None
+    plan_concepts: Half | None = None
 
     @property
     def num_sentences(self) -> int:
-        """Sentences to encode, target included."""
-        return len(self.sentences) + len(self.target_sentences or ())
+        """Sentences to encode, targets and plans included."""
+        return len(self.sentences) + len(self.target_sentences or ()) + len(self.plans or ())
 
 
 def write_shard(
@@ -53,7 +55,7 @@ def write_shard(
     Raises:
         DataError: the file cannot be written.
     """
-    schema = arrow_schema(metadata.dim, supervised, metadata.to_arrow(extra))
+    schema = arrow_schema(metadata.dim, supervised, metadata.to_arrow(extra), planned=metadata.plan is not None)
     try:
         with (
             atomic_path(path) as temporary,
@@ -95,6 +97,9 @@ def _table(rows: Sequence[Row], schema: pa.Schema, dim: int) -> pa.Table:
         targets = [list(row.target_sentences or ()) for row in rows]
         columns["target_sentences"] = pa.array(targets, pa.list_(pa.string()))
         columns["target_concepts"] = concept_array([_given(row.target_concepts) for row in rows], dim)
+    if "plan_concepts" in schema.names:
+        columns["plans"] = pa.array([list(row.plans or ()) for row in rows], pa.list_(pa.string()))
+        columns["plan_concepts"] = concept_array([_given(row.plan_concepts) for row in rows], dim)
     return pa.Table.from_arrays([columns[name].cast(schema.field(name).type) for name in schema.names], schema=schema)
 
 
