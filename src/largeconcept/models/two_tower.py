@@ -38,10 +38,10 @@ from largeconcept.nn.adaln import NUM_CHUNKS, Modulator, modulate
 from largeconcept.nn.attention import CrossAttention, PositionwiseAttention
 from largeconcept.nn.decoder import TOY_STYLE, CausalDecoder, TransformerConfig
 from largeconcept.nn.kv_cache import KVCache
-from largeconcept.nn.linear import Linear, few_rows_linear
+from largeconcept.nn.linear import Linear, PackedLinear
 from largeconcept.nn.masks import shifted_causal_mask
 from largeconcept.nn.mlp import Mlp
-from largeconcept.nn.norms import Norm, normalize
+from largeconcept.nn.norms import ModulatedNorm, Norm
 from largeconcept.nn.timestep import TimestepEmbedding
 
 POSITION_STD = 1.0
@@ -106,16 +106,16 @@ class LayerPlan:
     """What one denoiser layer needs at N fixed timesteps.
 
     Attributes:
-        norms: for each step, three (weight, bias) pairs (D,): the norms with their modulation folded in.
+        norms: for each step, three: the norms with their modulation folded in.
         gates: for each step, three (D,).
         unconditional: for each step, (D,): what cross-attention adds when only the zero vector is seen, gate included.
-        attention: weight and bias of the self-attention as one linear, or ``None`` to use its two.
+        attention: the self-attention as one linear, or ``None`` to use its two.
     """
 
-    norms: list[list[tuple[Tensor, Tensor]]]
+    norms: list[tuple[ModulatedNorm, ...]]
     gates: list[tuple[Tensor, ...]]
     unconditional: tuple[Tensor, ...]
-    attention: tuple[Tensor, Tensor] | None
+    attention: PackedLinear | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,14 +183,16 @@ class DenoiserLayer(nn.Module):
         table = self.modulator(timestep_embedding).unflatten(-1, (3, 3, -1))
         shift, scale, gate = table.unbind(2)
         blocks = (self.attention_norm, self.cross_attention_norm, self.mlp_norm)
-        folded = [norm.modulated(scale[:, i], shift[:, i]) for i, norm in enumerate(blocks)]
+        folded = [
+            ModulatedNorm.table(norm.style, *norm.modulated(scale[:, i], shift[:, i])) for i, norm in enumerate(blocks)
+        ]
         _, value = self.cross_attention.zero_key_value()
         unconditional = gate[:, 1] * self.cross_attention.output_proj(value.flatten())
         return LayerPlan(
-            norms=[[(w[n], b[n]) for w, b in folded] for n in range(table.shape[0])],
+            norms=list(zip(*folded, strict=True)),
             gates=[g.unbind(0) for g in gate],
             unconditional=unconditional.unbind(0),
-            attention=self.attention.folded() if fold else None,
+            attention=PackedLinear(*self.attention.folded()) if fold else None,
         )
 
     def step(
@@ -199,15 +201,14 @@ class DenoiserLayer(nn.Module):
         """Map (B, T, D), or (2B, T, D) with the rows without context in the second half, at step ``n`` of the plan."""
         batch = keys_values[0].shape[0]
         gates, (first, second, third) = plan.gates[n], plan.norms[n]
-        y = normalize(x, self.attention_norm.style, *first)
-        y = self.attention(y) if plan.attention is None else few_rows_linear(y, *plan.attention)
-        x = torch.addcmul(x, gates[0], y)
+        attention = self.attention if plan.attention is None else plan.attention
+        x = torch.addcmul(x, gates[0], attention(first(x)))
         seeing = x[:batch]
-        y = normalize(seeing, self.cross_attention_norm.style, *second)
-        y = self.cross_attention.output_proj(self.cross_attention(y, *keys_values, context.mask, context.is_causal))
+        y = self.cross_attention(second(seeing), *keys_values, context.mask, context.is_causal)
+        y = self.cross_attention.output_proj(y)
         seeing = torch.addcmul(seeing, gates[1], y)
         x = seeing if x.shape[0] == batch else torch.cat((seeing, x[batch:] + plan.unconditional[n]))
-        return torch.addcmul(x, gates[2], self.mlp(normalize(x, self.mlp_norm.style, *third)))
+        return torch.addcmul(x, gates[2], self.mlp(third(x)))
 
 
 class DenoiserTower(nn.Module):

@@ -62,3 +62,34 @@ def normalize(x: Tensor, style: NormStyle, weight: Tensor | None, bias: Tensor |
         return F.layer_norm(x, shape, weight, bias, EPS)
     y = F.rms_norm(x.float(), shape, weight if weight is None else weight.float(), EPS)
     return (y if bias is None else y + bias).to(x.dtype)
+
+
+class ModulatedNorm:
+    """:func:`normalize` with a fixed weight and bias, for a few vectors at a time; made by :meth:`table`.
+
+    Outside of autograd RMSNorm is taken as LayerNorm of (x, -x), whose mean is zero and whose variance is the mean
+    square of x: three operations instead of seven, the same result up to rounding.
+    """
+
+    __slots__ = ("bias", "dim", "style", "weight")
+
+    def __init__(self, style: NormStyle, dim: int, weight: Tensor, bias: Tensor) -> None:
+        self.style, self.dim, self.weight, self.bias = style, dim, weight, bias
+
+    @classmethod
+    def table(cls, style: NormStyle, weights: Tensor, biases: Tensor) -> list[ModulatedNorm]:
+        """Return one norm for each row of weights and biases (N, D), modulation included."""
+        dim = weights.shape[-1]
+        if style == "rms":
+            weights, biases = (F.pad(table, (0, dim)) for table in (weights, biases))
+        return [cls(style, dim, w, b) for w, b in zip(weights.unbind(0), biases.unbind(0), strict=True)]
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Map (…, D) to (…, D)."""
+        dim = self.dim
+        if self.style != "rms":
+            return F.layer_norm(x, (dim,), self.weight, self.bias, EPS)
+        if torch.is_grad_enabled() or x.device.type != "cpu" or x.dtype != torch.float32:
+            return normalize(x, self.style, self.weight[:dim], self.bias[:dim])
+        mirrored = torch.cat((x, -x), dim=-1)
+        return F.layer_norm(mirrored, (2 * dim,), self.weight, self.bias, EPS)[..., :dim]
