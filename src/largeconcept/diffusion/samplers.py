@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from pydantic import Field
 
@@ -59,6 +59,30 @@ class DDIMOptions(Config):
     threshold_ratio: float | None = Field(default=None, gt=0, le=1)
     threshold_max: float = Field(default=1.0, ge=1)
     rederive_eps: bool = False
+
+
+class Step(Protocol):
+    """What every sampler's steps have: the time of the input, its coefficients, and whether guidance applies."""
+
+    @property
+    def timestep(self) -> int:
+        """Diffusion time of the input."""
+        ...
+
+    @property
+    def alpha_t(self) -> float:
+        """Coefficient of the data in the input."""
+        ...
+
+    @property
+    def sigma_t(self) -> float:
+        """Coefficient of the noise in the input."""
+        ...
+
+    @property
+    def guided(self) -> bool:
+        """Whether guidance applies."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,13 +142,23 @@ def ddim_plan(schedule: NoiseSchedule, options: DDIMOptions) -> list[DDIMStep]:
     Raises:
         ConfigError: the number of steps does not fit the schedule.
     """
+    return [
+        ddim_coefficients(schedule, t, previous, options.eta, guided)
+        for t, previous, guided in visits(schedule, options)
+    ]
+
+
+def visits(schedule: NoiseSchedule, options: DDIMOptions) -> list[tuple[int, int, bool]]:
+    """Return (timestep, the one it leads to or -1 for clean data, whether it is guided) for every step of a sampler.
+
+    Raises:
+        ConfigError: the number of steps does not fit the schedule.
+    """
     last = schedule.num_timesteps - 1
     timesteps = inference_timesteps(schedule.num_timesteps, options.num_inference_steps, options.timestep_spacing)
     wants_guidance = options.guidance_scale != 1.0
     return [
-        ddim_coefficients(
-            schedule, t, previous, options.eta, guided=wants_guidance and t != last and schedule.cumprod_at(t) < 1.0
-        )
+        (t, previous, wants_guidance and t != last and schedule.cumprod_at(t) < 1.0)
         for t, previous in zip(timesteps, [*timesteps[1:], -1], strict=True)
     ]
 
@@ -145,18 +179,12 @@ def ddim_step(
         ConfigError: ``eta`` asks for noise and none was given.
     """
     options = options if options is not None else _DEFAULT
-    if prediction_type == "eps" and step.alpha_t == 0.0:
-        raise ConfigError(
-            "x_0 cannot be computed from the noise where the signal is zero",
-            where=f"timestep {step.timestep}",
-            hint="a model that predicts eps needs a schedule with zero_terminal_snr=false",
-        )
-    x_0 = to_x_0(prediction, x_t, step.alpha_t, step.sigma_t, prediction_type)
-    bounded = _bound(x_0, options)
-    x_previous = step.alpha_previous * bounded
+    x_0 = clean(prediction, x_t, step, prediction_type)
+    kept = bounded(x_0, options)
+    x_previous = step.alpha_previous * kept
     if step.direction > 0.0:
         if options.rederive_eps:
-            eps = to_eps(bounded, x_t, step.alpha_t, step.sigma_t, "x_0")
+            eps = to_eps(kept, x_t, step.alpha_t, step.sigma_t, "x_0")
         else:
             eps = to_eps(prediction, x_t, step.alpha_t, step.sigma_t, prediction_type)
         scale = 1.0 if options.epsilon_scaling is None else options.epsilon_scaling
@@ -165,7 +193,7 @@ def ddim_step(
         if noise is None:
             raise ConfigError("noise is needed", where=f"eta at timestep {step.timestep}", hint="pass noise, or eta=0")
         x_previous = x_previous + step.std * noise
-    return x_previous, bounded
+    return x_previous, kept
 
 
 def ddim_sample(
@@ -198,41 +226,66 @@ def ddim_sample(
         ConfigError: guidance or ``eta`` asks for something that was not given.
     """
     steps = plan if plan is not None else ddim_plan(schedule, options)
-    x_t = _clip(x_T, options.clip_noise)
+    x_t = clipped(x_T, options.clip_noise)
     x_0 = x_t
     for index, step in enumerate(steps):
-        output = denoise(x_t, index, step.timestep)
-        kind: PredictionType = prediction_type
-        if step.guided:
-            if not isinstance(output, tuple):
-                raise ConfigError(
-                    "guidance needs two predictions",
-                    where=f"denoiser at timestep {step.timestep}",
-                    hint="return (with context, without context), or set guidance_scale to 1",
-                )
-            cond, uncond = (to_eps(half, x_t, step.alpha_t, step.sigma_t, prediction_type) for half in output)
-            prediction, kind = guide(cond, uncond, options.guidance_scale, options.guidance_rescale), "eps"
-        else:
-            prediction = output[0] if isinstance(output, tuple) else output
+        prediction, kind = guided_prediction(denoise(x_t, index, step.timestep), x_t, step, prediction_type, options)
         fresh = None
         if step.std > 0.0 and noise is not None:
             fresh = noise(index) if callable(noise) else noise[index]
         x_t, x_0 = ddim_step(prediction, x_t, step, kind, options, fresh)
-        x_t = _clip(x_t, options.clip_noise)
+        x_t = clipped(x_t, options.clip_noise)
     return x_0
 
 
-def _bound(x_0: Tensor, options: DDIMOptions) -> Tensor:
+def clean(prediction: Tensor, x_t: Tensor, step: Step, prediction_type: PredictionType) -> Tensor:
+    """Return the ``x_0`` that a prediction implies at a step.
+
+    Raises:
+        ConfigError: it is noise, where there is no signal.
+    """
+    if prediction_type == "eps" and step.alpha_t == 0.0:
+        raise ConfigError(
+            "x_0 cannot be computed from the noise where the signal is zero",
+            where=f"timestep {step.timestep}",
+            hint="a model that predicts eps needs a schedule with zero_terminal_snr=false",
+        )
+    return to_x_0(prediction, x_t, step.alpha_t, step.sigma_t, prediction_type)
+
+
+def guided_prediction(
+    output: Prediction, x_t: Tensor, step: Step, prediction_type: PredictionType, options: DDIMOptions
+) -> tuple[Tensor, PredictionType]:
+    """Return what a denoiser's output means at a step: its prediction, or the guided noise of a pair, and the kind.
+
+    Raises:
+        ConfigError: guidance is on, and the output is no pair.
+    """
+    if not step.guided:
+        return output[0] if isinstance(output, tuple) else output, prediction_type
+    if not isinstance(output, tuple):
+        raise ConfigError(
+            "guidance needs two predictions",
+            where=f"denoiser at timestep {step.timestep}",
+            hint="return (with context, without context), or set guidance_scale to 1",
+        )
+    cond, uncond = (to_eps(half, x_t, step.alpha_t, step.sigma_t, prediction_type) for half in output)
+    return guide(cond, uncond, options.guidance_scale, options.guidance_rescale), "eps"
+
+
+def bounded(x_0: Tensor, options: DDIMOptions) -> Tensor:
+    """Return ``x_0`` (…, C) inside the bounds of ``clip_sample`` or ``threshold_ratio``."""
     import torch
 
     if options.threshold_ratio is not None:
         bound = torch.quantile(x_0.abs(), options.threshold_ratio, dim=-1, keepdim=True)
         bound = bound.clamp(1.0, options.threshold_max)
         return torch.maximum(torch.minimum(x_0, bound), -bound) / bound
-    return _clip(x_0, options.clip_sample)
+    return clipped(x_0, options.clip_sample)
 
 
-def _clip(x: Tensor, bound: float | None) -> Tensor:
+def clipped(x: Tensor, bound: float | None) -> Tensor:
+    """Return ``x`` with absolute values of at most ``bound``, or ``x`` itself without one."""
     return x if bound is None else x.clamp(-bound, bound)
 
 

@@ -10,7 +10,7 @@ Shape letters: T timesteps of training.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from pydantic import Field, model_validator
 
@@ -60,6 +60,29 @@ class NoiseScheduleConfig(Config):
         if self.type == "quadratic" and self.exponent != 2.0:
             raise ValueError("quadratic means exponent 2; use type scaled_linear for another exponent")
         return self
+
+
+def paper_schedule(name: str, num_timesteps: int = 100) -> NoiseScheduleConfig:
+    """Return a schedule of the LCM paper by its name in table 5, rescaled to a zero terminal signal as all are there.
+
+    Raises:
+        ConfigError: the paper has no such schedule.
+    """
+    if name not in PAPER_SCHEDULES:
+        raise ConfigError("unknown schedule", where="schedule", got=name, hint=did_you_mean(name, PAPER_SCHEDULES))
+    return NoiseScheduleConfig.from_dict({**PAPER_SCHEDULES[name], "num_timesteps": num_timesteps})
+
+
+PAPER_SCHEDULES: dict[str, dict[str, Any]] = {
+    "cosine": {"type": "cosine"},
+    "quadratic-1": {"type": "quadratic", "beta_start": 0.001, "beta_end": 0.0012},
+    "quadratic-2": {"type": "quadratic", "beta_start": 0.02, "beta_end": 0.022},
+    **{
+        f"sigmoid({gamma:g},{delta:g})": {"type": "sigmoid", "sigmoid_gamma": gamma, "sigmoid_delta": delta}
+        for gamma, delta in ((1.5, -1.0), (1.5, -2.0), (0.8, -1.0), (3.5, 0.0))
+    },
+}
+"""The paper's names (table 5, sigmoids as (gamma, delta)), and the settings that give its schedules."""
 
 
 class NoiseSchedule:

@@ -1,4 +1,4 @@
-"""Generation with a one-tower diffusion LCM (arXiv:2412.08821, §2.3.2, §2.3.4): DDIM over the rows to come.
+"""Generation with a one-tower diffusion LCM (arXiv:2412.08821, §2.3.2, §2.3.4): a sampler over the rows to come.
 
 What was read stays as keys and values; a denoising step runs the transformer over the noisy rows alone.
 
@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor
 
-from largeconcept.diffusion.samplers import ddim_plan, ddim_sample
+from largeconcept.diffusion.sampling import sample, sampler_plan
 from largeconcept.generate.options import GenerationOptions
 from largeconcept.generate.predictors import Cache, Noise, noise_block
 from largeconcept.models.one_tower import CleanContext, OneTowerCache, OneTowerConceptModel
@@ -31,7 +31,7 @@ class OneTowerPredictor:
         self.model = model
         self.options = options
         self.noise = noise
-        self.steps = ddim_plan(model.schedule, options)
+        self.steps = sampler_plan(model.schedule, options)
         self.times = model.plan([step.timestep for step in self.steps])
 
     def start(self, x: Tensor, lengths: Sequence[int], capacity: int) -> OneTowerCache:
@@ -62,7 +62,7 @@ class OneTowerPredictor:
         def denoise(x_t: Tensor, index: int, timestep: int) -> Tensor | tuple[Tensor, Tensor]:
             return self.model.denoise(x_t, self.times[index], context, guided=self.steps[index].guided)
 
-        return ddim_sample(
+        return sample(
             denoise,
             self.model.schedule,
             self.options,

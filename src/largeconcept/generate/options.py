@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pydantic import Field, model_validator
 
-from largeconcept.diffusion.samplers import DDIMOptions
+from largeconcept.diffusion.flow import FlowSolver
+from largeconcept.diffusion.sampling import SamplerOptions
 
 
-class GenerationOptions(DDIMOptions):
+class GenerationOptions(SamplerOptions):
     """How concepts are generated; to the sampler's settings it adds when to stop and where randomness comes from.
 
     The defaults of guidance, steps and noise scale are those the LCM paper recommends (arXiv:2412.08821, §2.4.1).
@@ -22,8 +23,15 @@ class GenerationOptions(DDIMOptions):
         keep_last: whether the concept that ended generation (stop concept or repetition) stays in the result.
         seed: of all noise; the same seed, prompt and sample id give the same result in any batch.
         temperature: standard deviation, in normalised space, of noise added to each prediction of a model that
-            regresses.
+            regresses; a quantised discrete model divides its logits by it, 0 takes the most probable.
+        centroid_temperature: 1/β of a quantised continuous model, which draws centroids with p ∝ exp(−β · distance); 0
+            takes the nearest.
+        top_k, top_p: a quantised model draws from the k most probable centroids (0: from all), and from the most
+            probable that together have probability p.
         initial_noise_scale: factor on the initial noise of a diffusion model.
+        flow_solver: ``euler`` or ``heun`` (order 2, two evaluations a step), for flow models.
+        num_candidates: samples that an energy model draws of each concept; with two or more the one nearest to the
+            others is kept, which lowers the temperature.
         max_paragraphs, max_paragraph_concepts: most paragraphs that a planning model writes, and most concepts of one
             (the paper's have fewer than ten).
         break_threshold: cosine similarity to the break concept, in normalised space, from which a planning model's
@@ -41,6 +49,11 @@ class GenerationOptions(DDIMOptions):
     keep_last: bool = False
     seed: int = 0
     temperature: float = Field(default=0.0, ge=0)
+    centroid_temperature: float = Field(default=0.0, ge=0)
+    top_k: int = Field(default=0, ge=0)
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    flow_solver: FlowSolver = "euler"
+    num_candidates: int = Field(default=1, ge=1, le=10_000)
     max_paragraphs: int = Field(default=4, ge=1)
     max_paragraph_concepts: int = Field(default=9, ge=1)
     break_threshold: float | None = Field(default=None, gt=0, le=1)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from largeconcept.diffusion.random import StepRandom
-from largeconcept.diffusion.samplers import ddim_plan, ddim_sample
+from largeconcept.diffusion.sampling import sample, sampler_plan
 from largeconcept.errors import ConfigError
 from largeconcept.generate.options import GenerationOptions
 from largeconcept.models.mse import MSECache, MSEConceptModel
@@ -21,14 +21,17 @@ from largeconcept.models.two_tower import CrossContext, TwoTowerCache, TwoTowerC
 
 Noise = Callable[[str, Sequence[int], Sequence[int]], Tensor]
 """``noise(stream, rows, positions) -> (len(rows), C)``: standard normal numbers for the concept at ``positions[i]``
-of prompt ``rows[i]``. Streams are ``initial``, ``temperature`` and, for the n-th denoising step with eta > 0,
+of prompt ``rows[i]``. Streams are ``initial``, ``temperature`` and, for the n-th denoising step with fresh noise,
 ``variance/n``."""
 
 PREDICTORS: dict[str, str] = {
     "mse": "largeconcept.generate.predictors:MSEPredictor",
+    "flow": "largeconcept.generate.flow:FlowPredictor",
     "one_tower": "largeconcept.generate.one_tower:OneTowerPredictor",
     "two_tower": "largeconcept.generate.predictors:TwoTowerPredictor",
     "planning": "largeconcept.generate.planning:PlanningPredictor",
+    "quantized": "largeconcept.generate.quantized:QuantizedPredictor",
+    "through_decoder": "largeconcept.generate.predictors:MSEPredictor",
 }
 """Type of a model's configuration to the class that generates with it, made with (model, options, noise, number of
 concepts to come)."""
@@ -146,7 +149,7 @@ class TwoTowerPredictor:
         self.model = model
         self.options = options
         self.noise = noise
-        self.steps = ddim_plan(model.schedule, options)
+        self.steps = sampler_plan(model.schedule, options)
         halves = 1 if options.guidance_scale == 1.0 else 2
         # Folding costs D³ a layer once and saves D² for each vector and step.
         fold = concepts * len(self.steps) * halves > model.config.model_dim
@@ -180,7 +183,7 @@ class TwoTowerPredictor:
         def denoise(x_t: Tensor, index: int, timestep: int) -> Tensor | tuple[Tensor, Tensor]:
             return self.model.denoiser.step(self.plan, index, x_t, context, guided=self.steps[index].guided)
 
-        return ddim_sample(
+        return sample(
             denoise,
             self.model.schedule,
             self.options,

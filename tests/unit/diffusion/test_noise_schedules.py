@@ -3,7 +3,13 @@ import itertools
 import pytest
 import torch
 
-from largeconcept.diffusion.schedules import NoiseSchedule, NoiseScheduleConfig, inference_timesteps
+from largeconcept.diffusion.schedules import (
+    PAPER_SCHEDULES,
+    NoiseSchedule,
+    NoiseScheduleConfig,
+    inference_timesteps,
+    paper_schedule,
+)
 from largeconcept.errors import ConfigError
 
 TYPES = ["cosine", "linear", "quadratic", "scaled_linear", "sigmoid"]
@@ -39,6 +45,54 @@ def test_sigmoid_equals_its_closed_form_without_rescaling():
     u = (torch.arange(100, dtype=torch.float64) + 1) / 100
     expected = torch.sigmoid(-1 - 1.5 * torch.logit(u))
     assert torch.allclose(schedule.alphas_cumprod[:95].double(), expected[:95], atol=1e-6)
+
+
+# alphas_cumprod at 0, 1, T/4, T/2, 3T/4, T-2, T-1 of the reference implementation.
+GOLDEN = {
+    "cosine": (100, True, [0.99936867, 0.99825197, 0.83554322, 0.47805437, 0.13326627, 2.2796521e-4, 0]),
+    "cosine, not rescaled": (
+        100,
+        False,
+        [0.99936873, 0.99825251, 0.83562052, 0.47826457, 0.13349481, 2.4285720e-4, 2.4285407e-7],
+    ),
+    "cosine of 1000": (1000, True, [0.99995875, 0.99991262, 0.84588110, 0.49226481, 0.14315557, 2.2778131e-6, 0]),
+    "sigmoid(1.5,0)": (100, True, [0.99898565, 0.99709105, 0.82746959, 0.48457685, 0.15023476, 9.5295173e-4, 0]),
+    "sigmoid(1.5,-1)": (100, True, [0.99724817, 0.99213427, 0.63832635, 0.25700280, 0.06105512, 3.5051847e-4, 0]),
+    "sigmoid(3.5,0)": (100, True, [1.0, 0.99999881, 0.97493470, 0.46504799, 0.01738662, 9.7134524e-8, 0]),
+    "quadratic": (100, True, [0.99990010, 0.99947757, 0.93272108, 0.66670519, 0.23946124, 5.4104568e-4, 0]),
+}
+
+
+@pytest.mark.parametrize("name", GOLDEN)
+def test_golden_values(name):
+    total, zero, expected = GOLDEN[name]
+    if name in PAPER_SCHEDULES:
+        config = paper_schedule(name, total)
+    else:
+        kind = name.replace(",", "(").split("(")[0].split(" ")[0]
+        config = NoiseScheduleConfig(type=kind, num_timesteps=total, zero_terminal_snr=zero)
+    assert config.zero_terminal_snr == zero
+    cumprod = NoiseSchedule(config).alphas_cumprod
+    places = [0, 1, total // 4, total // 2, 3 * total // 4, total - 2, total - 1]
+    assert cumprod[places].tolist() == pytest.approx(expected, rel=2e-5, abs=1e-9)
+
+
+def test_the_papers_schedules_by_name():
+    assert len(PAPER_SCHEDULES) == 7
+    for name in PAPER_SCHEDULES:
+        config = paper_schedule(name)
+        assert config.num_timesteps == 100 and config.zero_terminal_snr
+        assert NoiseSchedule(config).alphas_cumprod[-1] == 0
+    sharp = paper_schedule("sigmoid(0.8,-1)")
+    assert (sharp.sigmoid_gamma, sharp.sigmoid_delta) == (0.8, -1.0)
+    # section 2.3.1: beta(t) = (sqrt(b0) + t/T (sqrt(b1) - sqrt(b0)))², before rescaling
+    plain = paper_schedule("quadratic-2").override("zero_terminal_snr=false")
+    betas = NoiseSchedule(plain).betas
+    middle = (0.02**0.5 + 0.5 * (0.022**0.5 - 0.02**0.5)) ** 2
+    assert betas[[0, -1]].tolist() == pytest.approx([0.02, 0.022])
+    assert float(betas[49:51].mean()) == pytest.approx(middle, rel=1e-4)
+    with pytest.raises(ConfigError, match=r"did you mean quadratic-[12]"):
+        paper_schedule("quadratic-3")
 
 
 def test_rescaling_keeps_the_first_timestep():
