@@ -12,6 +12,7 @@ from __future__ import annotations
 from importlib.util import find_spec
 from typing import Literal, get_args
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -45,7 +46,7 @@ def nearest(x: Tensor, centroids: Tensor) -> tuple[Tensor, Tensor]:
     """
     indices, distances = [], []
     norms = centroids.square().sum(dim=-1)
-    for rows in x.split(max(_SCORES // len(centroids), 1)):
+    for rows in torch.split(x, max(_SCORES // len(centroids), 1)):
         # ‖x − c‖² without ‖x‖², which decides nothing.
         least, index = torch.addmm(norms, rows, centroids.t(), alpha=-2.0).min(dim=-1)
         indices.append(index)
@@ -119,7 +120,8 @@ def spread(x: Tensor, num_centroids: int, generator: torch.Generator) -> Tensor:
             chosen.append(torch.randint(len(x), (left,), generator=generator).to(x.device))
             break
         draws = torch.rand(min(each, left), generator=generator, dtype=torch.float64).to(x.device) * running[-1]
-        picked = torch.searchsorted(running, draws, right=True).clamp(max=len(x) - 1).unique()
+        picked = torch.searchsorted(running, draws, right=True).clamp(max=len(x) - 1).sort().values
+        picked = torch.unique_consecutive(picked)
         chosen.append(picked)
         distance = torch.minimum(distance, _distance(x, x[picked]))
         distance[picked] = 0.0
@@ -167,4 +169,4 @@ def _faiss(x: Tensor, centroids: Tensor, iterations: int, seed: int) -> Tensor:
         max_points_per_centroid=len(x),
     )
     engine.train(x.contiguous().numpy(), init_centroids=centroids.numpy())
-    return torch.from_numpy(engine.centroids.copy())
+    return torch.from_numpy(np.array(engine.centroids))

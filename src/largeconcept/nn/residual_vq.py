@@ -144,7 +144,7 @@ class ResidualVectorQuantizer(nn.Module):
             indices, error = _greedy(rows, codebooks)
             if beam > 1:
                 each = max(_SCORES // (beam * self.config.codebook_size), 1)
-                parts = [_beam(part, codebooks, beam) for part in rows.split(each)]
+                parts = [_beam(part, codebooks, beam) for part in torch.split(rows, each)]
                 if parts:
                     found, found_error = (torch.cat(one) for one in zip(*parts, strict=True))
                     indices = torch.where((found_error < error).unsqueeze(-1), found, indices)
@@ -244,7 +244,7 @@ class ResidualVectorQuantizer(nn.Module):
         sums = self.codebooks * counts.unsqueeze(-1)
         best, least = self.codebooks.clone(), float(self.errors(x, beam)[-1])
         for _ in range(passes):
-            for rows in torch.randperm(len(x), generator=generator).to(x.device).split(batch):
+            for rows in torch.split(torch.randperm(len(x), generator=generator).to(x.device), batch):
                 part = x[rows]
                 self._move(part, self.search(part, beam), counts, sums, decay, generator)
             error = float(self.errors(x, beam)[-1])
