@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from largeconcept.codec.normalizer import ConceptNormalizer
 from largeconcept.models import build_model
+from largeconcept.objectives import Objective, build_objective, default_objective
+from largeconcept.types import ConceptBatch, TokenLoss
 
 _STYLE = {"concept_dim": 16, "model_dim": 32, "num_heads": 2, "dropout": 0.0}
 _SCHEDULE = {"num_timesteps": 12}
@@ -21,6 +26,7 @@ SMALL: dict[str, dict[str, Any]] = {
         "noise_schedule": _SCHEDULE,
         **_STYLE,
     },
+    "through_decoder": {"type": "through_decoder", "num_layers": 2, "head_size": 12, **_STYLE},
     "one_tower": {"type": "one_tower", "num_layers": 2, "noise_schedule": _SCHEDULE, **_STYLE},
     "one_tower_rope": {
         "type": "one_tower",
@@ -67,3 +73,39 @@ def small_model(name: str, seed: int = 0) -> nn.Module:
 def concepts(batch: int, size: int, dim: int = 16, seed: int = 1) -> Tensor:
     """Return (B, S, C) standard normal concepts."""
     return torch.randn(batch, size, dim, generator=torch.Generator().manual_seed(seed))
+
+
+class LetterDecoder:
+    """Writes each letter of a sentence independently: the simplest decoder that has likelihoods."""
+
+    dim = 16
+
+    def __init__(self) -> None:
+        self.table = torch.randn(128, self.dim, generator=torch.Generator().manual_seed(7))
+
+    def token_loss(self, concepts: Tensor, sentences: Sequence[str], lang: Any) -> TokenLoss:
+        lengths = torch.tensor([len(sentence) for sentence in sentences])
+        letters = torch.tensor([ord(letter) for sentence in sentences for letter in sentence])
+        owner = torch.arange(len(sentences)).repeat_interleave(lengths)
+        scores = concepts[owner] @ self.table.T
+        nats = F.cross_entropy(scores, letters, reduction="none")
+        correct = (scores.argmax(-1) == letters).long()
+        sums = torch.zeros(len(sentences)).index_add(0, owner, nats)
+        return TokenLoss(sums, lengths, torch.zeros_like(lengths).index_add(0, owner, correct))
+
+    def decoder_parameters(self) -> list[nn.Parameter]:
+        return []
+
+
+def small_objective(model: nn.Module, normalizer: ConceptNormalizer) -> Objective:
+    """Return the objective that the model's family is meant for, with a decoder if it needs one."""
+    objective: Any = build_objective(default_objective(model.config), normalizer)
+    if hasattr(objective, "decoder"):
+        objective.decoder = LetterDecoder()
+    return objective
+
+
+def small_batch(x: Tensor, lengths: Tensor, ids: Tensor) -> ConceptBatch:
+    """Return a batch whose sentences follow from row and position."""
+    texts = [[f"{id} and {i * 7}" for i in range(n)] for id, n in zip(ids.tolist(), lengths.tolist())]
+    return ConceptBatch(x, lengths, ids, sentences=texts, languages=["eng_Latn"] * len(texts))

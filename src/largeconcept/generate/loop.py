@@ -12,13 +12,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from largeconcept.errors import DataError
+from largeconcept.errors import ConfigError, DataError
 from largeconcept.generate.options import GenerationOptions
 from largeconcept.generate.predictors import Noise, SeededNoise, make_predictor
 from largeconcept.generate.stopping import StopReason, StopTest
@@ -167,8 +167,13 @@ def predict_teacher_forced(
 
 
 def _concept_dim(model: nn.Module) -> int:
-    dim: int = model.config.concept_dim  # type: ignore[union-attr, assignment]
-    return dim
+    config: Any = getattr(model, "config", None)
+    dim = getattr(config, "concept_dim", None)
+    if dim is None:
+        family = getattr(config, "type", type(model).__name__)
+        hint = "a token model writes text: see largeconcept.generate.token_lm" if family == "token_lm" else None
+        raise ConfigError("this kind of model cannot generate concepts", got=family, hint=hint)
+    return int(dim)
 
 
 def check_prompt(prompt: Tensor, dim: int, where: str, device: torch.device) -> Tensor:

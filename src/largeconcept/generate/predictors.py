@@ -29,6 +29,7 @@ PREDICTORS: dict[str, str] = {
     "flow": "largeconcept.generate.flow:FlowPredictor",
     "one_tower": "largeconcept.generate.one_tower:OneTowerPredictor",
     "two_tower": "largeconcept.generate.predictors:TwoTowerPredictor",
+    "through_decoder": "largeconcept.generate.predictors:MSEPredictor",
     "planning": "largeconcept.generate.planning:PlanningPredictor",
     "quantized": "largeconcept.generate.quantized:QuantizedPredictor",
     "through_decoder": "largeconcept.generate.predictors:MSEPredictor",

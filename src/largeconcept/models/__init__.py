@@ -13,6 +13,7 @@ MODELS: dict[str, str] = {
     "mse": "largeconcept.models.mse:MSEConceptModel",
     "one_tower": "largeconcept.models.one_tower:OneTowerConceptModel",
     "two_tower": "largeconcept.models.two_tower:TwoTowerConceptModel",
+    "through_decoder": "largeconcept.models.through_decoder:ThroughDecoderConceptModel",
     "planning": "largeconcept.models.planning:PlanningConceptModel",
 }
 
@@ -28,6 +29,8 @@ _LAZY = {
     "MSEConfig": "largeconcept.models.mse",
     "PlanningConceptModel": "largeconcept.models.planning",
     "PlanningConfig": "largeconcept.models.planning",
+    "ThroughDecoderConceptModel": "largeconcept.models.through_decoder",
+    "ThroughDecoderConfig": "largeconcept.models.through_decoder",
     "TwoTowerConceptModel": "largeconcept.models.two_tower",
     "TwoTowerConfig": "largeconcept.models.two_tower",
 }
@@ -40,6 +43,8 @@ __all__ = [
     "OneTowerConfig",
     "PlanningConceptModel",
     "PlanningConfig",
+    "ThroughDecoderConceptModel",
+    "ThroughDecoderConfig",
     "TwoTowerConceptModel",
     "TwoTowerConfig",
     "build_model",
@@ -53,6 +58,7 @@ if TYPE_CHECKING:
     from largeconcept.models.one_tower import OneTowerConceptModel, OneTowerConfig
     from largeconcept.models.planning import PlanningConceptModel, PlanningConfig
     from largeconcept.models.registry import ModelConfig, build_model, load_model, model_config, save_model
+    from largeconcept.models.through_decoder import ThroughDecoderConceptModel, ThroughDecoderConfig
     from largeconcept.models.two_tower import TwoTowerConceptModel, TwoTowerConfig
 
 

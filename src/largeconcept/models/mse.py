@@ -128,7 +128,7 @@ class MSEConceptModel(nn.Module):
                 "an empty prompt",
                 where=f"prompt {sizes.index(0)}",
                 expected="at least one concept",
-                hint="a model of type mse continues a text; it cannot begin one",
+                hint=f"a model of type {self.config.type} continues a text; it cannot begin one",
             )
         context = self.decoder.new_cache(x.shape[0], max(capacity or 0, x.shape[1]))
         hidden = self.decoder.prefill(x, sizes, context)

@@ -18,9 +18,10 @@ from largeconcept.models import MODELS
 from largeconcept.models.mse import MSEConfig
 from largeconcept.models.one_tower import OneTowerConfig
 from largeconcept.models.planning import PlanningConfig
+from largeconcept.models.through_decoder import ThroughDecoderConfig
 from largeconcept.models.two_tower import TwoTowerConfig
 
-AnyModelConfig = MSEConfig | TwoTowerConfig | OneTowerConfig | PlanningConfig
+AnyModelConfig = MSEConfig | TwoTowerConfig | OneTowerConfig | PlanningConfig | ThroughDecoderConfig
 ModelConfig = Annotated[AnyModelConfig, Field(discriminator="type")]
 """The configuration of any model; its ``type`` says which family."""
 

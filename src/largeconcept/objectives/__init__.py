@@ -17,20 +17,23 @@ from largeconcept.objectives.base import Objective
 from largeconcept.objectives.diffusion import DiffusionConfig
 from largeconcept.objectives.planning import PlanningObjectiveConfig
 from largeconcept.objectives.regression import RegressionConfig
+from largeconcept.objectives.through_decoder import ThroughDecoderObjectiveConfig
 
 if TYPE_CHECKING:
     from largeconcept.codec.normalizer import ConceptNormalizer
 
-AnyObjectiveConfig = RegressionConfig | DiffusionConfig | PlanningObjectiveConfig
+AnyObjectiveConfig = RegressionConfig | DiffusionConfig | PlanningObjectiveConfig | ThroughDecoderObjectiveConfig
 ObjectiveConfig = Annotated[AnyObjectiveConfig, Field(discriminator="type")]
 
 OBJECTIVES = {
     "regression": "largeconcept.objectives.regression:RegressionObjective",
+    "through_decoder": "largeconcept.objectives.through_decoder:ThroughDecoderObjective",
     "diffusion": "largeconcept.objectives.diffusion:DiffusionObjective",
     "planning": "largeconcept.objectives.planning:PlanningObjective",
 }
 DEFAULTS: dict[str, type[AnyObjectiveConfig]] = {
     "mse": RegressionConfig,
+    "through_decoder": ThroughDecoderObjectiveConfig,
     "one_tower": DiffusionConfig,
     "two_tower": DiffusionConfig,
     "planning": PlanningObjectiveConfig,
@@ -71,6 +74,7 @@ __all__ = [
     "ObjectiveConfig",
     "PlanningObjectiveConfig",
     "RegressionConfig",
+    "ThroughDecoderObjectiveConfig",
     "build_objective",
     "default_objective",
 ]

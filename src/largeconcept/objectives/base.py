@@ -5,18 +5,60 @@ Shape letters: B batch, S concepts, C concept dimension.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from largeconcept.errors import ConfigError
+from largeconcept.errors import ConceptLMError, ConfigError
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor, nn
 
     from largeconcept.codec.normalizer import ConceptNormalizer
     from largeconcept.diffusion.random import StepRandom
-    from largeconcept.types import ConceptBatch, Loss
+    from largeconcept.types import ConceptBatch, ConceptCodec, Loss
 
 RMSE_EPSILON = 1e-5
+
+
+@runtime_checkable
+class NeedsCodec(Protocol):
+    """An objective that cannot work without a part of the codec; training opens it before the first step."""
+
+    def open_codec(self, codec: str, fingerprint: str, device: torch.device | str = "cpu") -> None:
+        """Load what is needed of the codec that the data was built with."""
+        ...
+
+
+def open_space(codec: str, fingerprint: str, device: torch.device | str = "cpu") -> ConceptCodec:
+    """Load a codec and move it to a device.
+
+    Args:
+        codec: name or folder.
+        fingerprint: of the concept space that it must be of.
+        device: where it shall work.
+
+    Raises:
+        ConfigError: it cannot be loaded by this name, or is of another concept space.
+    """
+    from largeconcept.codec import load_codec
+
+    try:
+        space = load_codec(codec)
+    except ConceptLMError as error:
+        hint = "name its folder: objective.codec=FOLDER"
+        raise ConfigError("the codec cannot be loaded", where="objective.codec", got=error, hint=hint) from None
+    if space.fingerprint != fingerprint:
+        raise ConfigError(
+            "the codec is of another concept space than the data",
+            where=f"objective.codec: {codec}",
+            expected=f"fingerprint {fingerprint}",
+            got=space.fingerprint,
+            hint="name the codec that the data was built with",
+        )
+    network: nn.Module | None = getattr(space, "network", None)
+    if network is not None:
+        network.to(device)
+    return space
 
 
 class Objective(Protocol):

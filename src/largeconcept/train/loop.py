@@ -39,6 +39,7 @@ from largeconcept.train.setup import (
     export,
     loader_configs,
     open_loader,
+    open_objective,
     open_validation,
     prepare_model,
     prepare_normalizer,
@@ -163,7 +164,7 @@ class _Run:
         self._prepare_folder()
         self.normalizer = prepare_normalizer(config, self.datasets, self.out, parallel, resumed=start is not None)
         self.model = prepare_model(config, parallel)
-        self.objective = build_objective(objective, self.normalizer)
+        self.objective = open_objective(build_objective(objective, self.normalizer), self.loader, parallel)
         gradients = parallel.prepare(self.model)
         self.optimizers = build_optimizers(self.model, config.optim)
         decay = self.settings.ema_decay

@@ -19,6 +19,7 @@ from largeconcept.data.reader import ConceptDataset
 from largeconcept.errors import ConceptLMError, ConfigError, DataError, TrainingError
 from largeconcept.io import write_json
 from largeconcept.models.registry import build_model, load_model, save_model
+from largeconcept.objectives.base import NeedsCodec, Objective
 from largeconcept.train.config import RunConfig
 from largeconcept.train.parallel import Parallel
 from largeconcept.types import ConceptBatch
@@ -55,17 +56,29 @@ def loader_configs(config: RunConfig, needs_sentences: bool) -> tuple[LoaderConf
     return settled(config.data), None if config.validation is None else settled(config.validation)
 
 
+def open_objective(objective: Objective, loader: ConceptLoader, parallel: Parallel) -> Objective:
+    """Give an objective that needs the codec the one that the data was built with.
+
+    Raises:
+        ConfigError: the codec cannot be loaded, or does not fit the objective.
+    """
+    if isinstance(objective, NeedsCodec):
+        objective.open_codec(loader.metadata.codec_id, loader.metadata.codec_fingerprint, parallel.device)
+    return objective
+
+
 def check_dim(config: RunConfig, loader: ConceptLoader) -> None:
-    """Refuse a model for concepts of another dimension than the data's.
+    """Refuse a model for concepts of another dimension than the data's; one that reads no concepts fits any.
 
     Raises:
         ConfigError: names both dimensions.
     """
-    if config.model.concept_dim != loader.dim:
+    dim = getattr(config.model, "concept_dim", None)
+    if dim is not None and dim != loader.dim:
         raise ConfigError(
             "the model is for concepts of another dimension than the data",
             where="model.concept_dim",
-            got=config.model.concept_dim,
+            got=dim,
             expected=f"{loader.dim}, the dimension of {loader.datasets[0].path}",
             hint=f"set model.concept_dim={loader.dim}, or build the data with another codec",
         )

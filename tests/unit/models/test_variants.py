@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from variants import GENERATION, SMALL, concepts, small_model
+from variants import GENERATION, SMALL, concepts, small_batch, small_model, small_objective
 
 from largeconcept.codec.normalizer import ConceptNormalizer
 from largeconcept.diffusion.random import StepRandom
@@ -12,8 +12,7 @@ from largeconcept.generate.loop import generate_concepts, predict_teacher_forced
 from largeconcept.generate.options import GenerationOptions
 from largeconcept.generate.predictors import PREDICTORS
 from largeconcept.models import MODELS, load_model, save_model
-from largeconcept.objectives import DEFAULTS, build_objective, default_objective
-from largeconcept.types import ConceptBatch
+from largeconcept.objectives import DEFAULTS
 
 DIM = 16
 NORMALIZER = ConceptNormalizer.identity(DIM)
@@ -58,11 +57,11 @@ class TestEveryFamily:
 
     def test_training_loss_of_a_concept_does_not_depend_on_later_ones(self, name):
         model, x = small_model(name), concepts(1, 6)
-        objective = build_objective(default_objective(model.config), NORMALIZER)
+        objective = small_objective(model, NORMALIZER)
         ids = torch.tensor([3])
 
         def loss(values, length):
-            return objective(model, ConceptBatch(values, torch.tensor([length]), ids), StepRandom(0, 0)).sum
+            return objective(model, small_batch(values, torch.tensor([length]), ids), StepRandom(0, 0)).sum
 
         changed = x.clone()
         changed[:, 4:] = 7.0
@@ -120,15 +119,15 @@ class TestEveryFamily:
     def test_every_parameter_gets_a_finite_gradient_and_padding_does_not_matter(self, name):
         model, x = small_model(name), concepts(4, 8)
         model.train()
-        objective = build_objective(default_objective(model.config), NORMALIZER)
+        objective = small_objective(model, NORMALIZER)
         lengths, ids = torch.tensor([8, 5, 2, 7]), torch.arange(4)
-        loss = objective(model, ConceptBatch(x, lengths, ids), StepRandom(1, 2))
+        loss = objective(model, small_batch(x, lengths, ids), StepRandom(1, 2))
         loss.sum.backward()
         for key, parameter in model.named_parameters():
             assert parameter.grad is not None and bool(torch.isfinite(parameter.grad).all()), key
         padded = x.clone()
         for row, length in enumerate(lengths.tolist()):
             padded[row, length:] = 100.0
-        again = objective(model, ConceptBatch(padded, lengths, ids), StepRandom(1, 2))
+        again = objective(model, small_batch(padded, lengths, ids), StepRandom(1, 2))
         assert torch.allclose(again.sum, loss.sum, rtol=1e-5)
         assert float(again.count) == float(loss.count)

@@ -1,0 +1,181 @@
+"""SONAR-LLM's objective (arXiv:2508.05305, §3): token cross-entropy, back-propagated through the codec's decoder.
+
+The prediction x̂_{i+1} of the next concept goes back to the codec's space and into its decoder, which is asked, under
+teacher forcing, for the tokens y_1 … y_T of the sentence that really comes next (its end mark included):
+
+    L_i = - Σ_t log p(y_t | y_<t, x̂_{i+1})
+
+The loss is the mean over tokens (the paper's), or over sentences of their means over tokens. The decoder passes the
+gradient on and stays as it is.
+
+Note: through the decoder costs far more than the concept model itself, so ``max_sentences`` of a micro-batch may be
+drawn; their loss is scaled up to stand for all. ``mse_weight`` adds the squared error of Base-LCM, over all concepts.
+
+Shape letters: B batch, S concepts, C concept dimension, N sentences scored.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from pydantic import Field
+
+from largeconcept.config import Config
+from largeconcept.errors import ConfigError, DataError
+from largeconcept.objectives.base import masked_sum, normalized, squared_error
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+    from largeconcept.codec.normalizer import ConceptNormalizer
+    from largeconcept.diffusion.random import StepRandom
+    from largeconcept.types import ConceptBatch, DifferentiableDecoder, Loss
+
+
+class ThroughDecoderObjectiveConfig(Config):
+    """Settings of training through a decoder.
+
+    Attributes:
+        codec: name or folder of the codec; ``None`` takes the one that the data was built with.
+        normalize: divide by the number of tokens, or average sentences of any length alike.
+        max_sentences: most sentences of a micro-batch that go through the decoder; ``None`` for all.
+        mse_weight: weight of the squared error of a concept, relative to the nats of its sentence (under
+            ``normalize=sentence``: to its nats per token).
+        lang: language of documents that name none.
+        english: affixes, which stand in English in documents of every language.
+    """
+
+    needs_sentences: ClassVar[bool] = True
+
+    type: Literal["through_decoder"] = "through_decoder"
+    codec: str | None = None
+    normalize: Literal["token", "sentence"] = "token"
+    max_sentences: int | None = Field(default=None, ge=1)
+    mse_weight: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    lang: str | None = None
+    english: tuple[str, ...] = ("End of text.", "[MODEL]:")
+
+
+class ThroughDecoderObjective:
+    """Negative log-likelihood of the next sentence under the decoder, from the predicted concept.
+
+    ``count`` is the number of target tokens, or of target concepts under ``normalize=sentence``. Metrics:
+    ``token_nats`` and ``token_accuracy`` per token, ``mse`` per concept in normalised space.
+
+    Args:
+        config: settings.
+        normalizer: of the model.
+        decoder: the codec; else :meth:`open_codec` loads it.
+    """
+
+    def __init__(
+        self,
+        config: ThroughDecoderObjectiveConfig,
+        normalizer: ConceptNormalizer,
+        decoder: DifferentiableDecoder | None = None,
+    ) -> None:
+        self.config = config
+        self.normalizer = normalizer
+        self.decoder = decoder
+
+    def open_codec(self, codec: str, fingerprint: str, device: torch.device | str = "cpu") -> None:
+        """Load the decoder and freeze it.
+
+        Args:
+            codec: what the data was built with; ``config.codec`` goes before it.
+            fingerprint: of the data's concept space.
+            device: where to decode.
+
+        Raises:
+            ConfigError: the codec gives no token likelihoods, or is of another concept space.
+            CheckpointError: it cannot be read.
+        """
+        from largeconcept.objectives.base import open_space
+
+        space = open_space(self.config.codec or codec, fingerprint, device)
+        self.decoder = as_decoder(space, self.config.codec or codec)
+
+    def __call__(self, model: nn.Module, batch: ConceptBatch, rng: StepRandom) -> Loss:
+        """Return the loss of a batch; only which sentences are scored is random.
+
+        Raises:
+            ConfigError: no decoder was given.
+            DataError: the batch has no sentences, or a document has no language.
+        """
+        from largeconcept.types import Loss
+
+        if self.decoder is None:
+            raise ConfigError("the objective has no decoder", where="through_decoder", hint="call open_codec first")
+        if batch.sentences is None:
+            raise DataError("the batch has no sentences", where="through_decoder", hint="set data.sentences=true")
+        x = normalized(self.normalizer, batch.concepts)
+        mask = target_mask(batch)
+        predicted = model(x, batch.lengths)[:, :-1]
+        error = masked_sum(squared_error(predicted, x[:, 1:]), mask)
+        num_targets = mask.sum().float()
+
+        rows, columns = self._places(batch, mask, rng)
+        sentences = [batch.sentences[b][i + 1] for b, i in zip(rows.tolist(), columns.tolist())]
+        concepts = self.normalizer.denormalize(predicted[rows, columns])
+        scored = self.decoder.token_loss(concepts, sentences, self._languages(batch, rows.tolist(), sentences))
+        tokens = scored.num_tokens.sum().float()
+        scale = num_targets / max(len(sentences), 1)
+        if self.config.normalize == "token":
+            nats, count = scored.nats.sum(), tokens * scale
+        else:
+            nats, count = (scored.nats / scored.num_tokens).sum(), num_targets
+        metrics = {
+            "token_nats": (scored.nats.detach().sum(), tokens),
+            "token_accuracy": (scored.num_correct.sum().float(), tokens),
+            "mse": (error.detach(), num_targets),
+        }
+        return Loss(nats * scale + self.config.mse_weight * error, count, metrics)
+
+    def _places(self, batch: ConceptBatch, mask: Tensor, rng: StepRandom) -> tuple[Tensor, Tensor]:
+        """Return row and position of the predictions to decode, at most ``max_sentences``, in order."""
+        limit = self.config.max_sentences
+        if limit is not None and limit < mask.numel():
+            drawn = rng.uniform("through_decoder", batch.sample_ids, (mask.shape[1],)).masked_fill(~mask, 2.0)
+            chosen = drawn.flatten().argsort()[:limit]
+            kept = mask.new_zeros(mask.numel())
+            kept[chosen] = True
+            mask = mask & kept.view_as(mask)
+        rows, columns = mask.nonzero(as_tuple=True)
+        return rows, columns
+
+    def _languages(self, batch: ConceptBatch, rows: list[int], sentences: list[str]) -> list[str]:
+        known = batch.languages or [None] * len(batch.concepts)
+        languages = []
+        for row, sentence in zip(rows, sentences, strict=True):
+            lang = "eng_Latn" if sentence in self.config.english else known[row] or self.config.lang
+            if lang is None:
+                hint = "say it with objective.lang=eng_Latn"
+                raise DataError("a document has no language, and the decoder needs one", got=sentence, hint=hint)
+            languages.append(lang)
+        return languages
+
+
+def as_decoder(codec: object, name: object) -> DifferentiableDecoder:
+    """Return a codec as a decoder with gradients, all its weights frozen.
+
+    Raises:
+        ConfigError: it gives no token likelihoods.
+    """
+    from largeconcept.types import DifferentiableDecoder
+
+    if not isinstance(codec, DifferentiableDecoder):
+        raise ConfigError("the codec gives no token likelihoods to train through", where="objective.codec", got=name)
+    network: nn.Module | None = getattr(codec, "network", None)
+    if network is not None:
+        network.requires_grad_(False)
+    return codec
+
+
+def target_mask(batch: ConceptBatch) -> Tensor:
+    """Return (B, S - 1) bool: entry i says whether concept i + 1 is a target."""
+    import torch
+
+    position = torch.arange(1, batch.concepts.shape[1], device=batch.concepts.device)
+    mask = position < batch.lengths[:, None]
+    return mask if batch.source_lengths is None else mask & (position >= batch.source_lengths[:, None])

@@ -1,0 +1,199 @@
+"""Training through a decoder: the loss by hand, what is averaged over what, gradients, and what is refused."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from variants import LetterDecoder, concepts, small_batch, small_model
+
+from largeconcept.codec.normalizer import ConceptNormalizer
+from largeconcept.codec.toy import ToyCodec
+from largeconcept.diffusion.random import StepRandom
+from largeconcept.errors import ConfigError, DataError
+from largeconcept.objectives import build_objective
+from largeconcept.objectives.through_decoder import ThroughDecoderObjective, ThroughDecoderObjectiveConfig, as_decoder
+
+RNG = StepRandom(0, 0)
+
+
+@pytest.fixture
+def normalizer():
+    torch.manual_seed(1)
+    normalizer = ConceptNormalizer.identity(16)
+    normalizer.center.copy_(torch.randn(16))
+    normalizer.scale.copy_(torch.rand(16) + 0.5)
+    return normalizer
+
+
+@pytest.fixture
+def make(normalizer):
+    def objective(**settings):
+        return ThroughDecoderObjective(ThroughDecoderObjectiveConfig(**settings), normalizer, LetterDecoder())
+
+    return objective
+
+
+@pytest.fixture
+def model():
+    return small_model("through_decoder")
+
+
+def batch(lengths=(5, 2, 4)):
+    return small_batch(concepts(len(lengths), max(lengths)), torch.tensor(lengths), torch.arange(len(lengths)) + 30)
+
+
+def by_hand(model, normalizer, batch):
+    """(nats, tokens, correct, squared error) of each target, sentence by sentence."""
+    x = normalizer.normalize(batch.concepts)
+    predicted = model(x, batch.lengths)
+    found = []
+    for row, n in enumerate(batch.lengths.tolist()):
+        for i in range(1, n):
+            concept = normalizer.denormalize(predicted[row, i - 1 : i])
+            scored = LetterDecoder().token_loss(concept, [batch.sentences[row][i]], ["eng_Latn"])
+            error = (predicted[row, i - 1] - x[row, i]).square().sum()
+            found.append((*(float(part) for part in scored), float(error)))
+    return torch.tensor(found).T
+
+
+def test_loss_is_the_mean_over_tokens_of_the_next_sentences(make, model, normalizer):
+    with torch.no_grad():
+        nats, tokens, correct, error = by_hand(model, normalizer, batch())
+        loss = make()(model, batch(), RNG)
+        with_error = make(mse_weight=0.25)(model, batch(), RNG)
+        by_sentence = make(normalize="sentence", mse_weight=0.5)(model, batch(), RNG)
+    assert float(loss.sum) == pytest.approx(float(nats.sum()), rel=1e-4)
+    assert float(loss.count) == float(tokens.sum())
+    assert float(with_error.sum) == pytest.approx(float(nats.sum() + 0.25 * error.sum()), rel=1e-4)
+    assert float(with_error.count) == float(tokens.sum())
+    assert float(by_sentence.sum) == pytest.approx(float((nats / tokens + 0.5 * error).sum()), rel=1e-4)
+    assert float(by_sentence.count) == 8
+    means = {name: float(total / count) for name, (total, count) in loss.metrics.items()}
+    assert means["token_nats"] == pytest.approx(float(nats.sum() / tokens.sum()), rel=1e-4)
+    assert means["token_accuracy"] == pytest.approx(float(correct.sum() / tokens.sum()))
+    assert means["mse"] == pytest.approx(float(error.mean()), rel=1e-4)
+
+
+def test_a_drawn_share_stands_for_all(make, model):
+    with torch.no_grad():
+        whole = make(normalize="sentence", mse_weight=0.5)(model, batch(), RNG)
+        sampled = [make(normalize="sentence", mse_weight=0.5, max_sentences=3)] * 300
+        drawn = [objective(model, batch(), StepRandom(0, step)) for step, objective in enumerate(sampled)]
+        again = sampled[0](model, batch(), StepRandom(0, 0))
+        tokens = [make(max_sentences=3)(model, batch(), StepRandom(0, step)) for step in range(300)]
+    sums = torch.stack([loss.sum for loss in drawn])
+    assert float(again.sum) == float(sums[0]) and float(sums.std()) > 0
+    assert float(sums.mean()) == pytest.approx(float(whole.sum), rel=0.02)
+    assert {float(loss.count) for loss in drawn} == {8.0}
+    full = make()(model, batch(), RNG)
+    assert float(torch.stack([loss.sum for loss in tokens]).mean()) == pytest.approx(float(full.sum), rel=0.03)
+    assert float(torch.stack([loss.count for loss in tokens]).mean()) == pytest.approx(float(full.count), rel=0.03)
+
+
+def test_micro_batches_add_up(make, model):
+    objective = make(mse_weight=0.3)
+    with torch.no_grad():
+        whole = objective(model, batch(), RNG)
+        parts = []
+        for row, n in enumerate((5, 2, 4)):
+            one = batch()
+            keep = slice(row, row + 1)
+            part = small_batch(one.concepts[keep, :n], one.lengths[keep], one.sample_ids[keep])
+            parts.append(objective(model, part, RNG))
+    assert float(sum(p.sum for p in parts)) == pytest.approx(float(whole.sum), rel=1e-4)
+    assert float(sum(p.count for p in parts)) == float(whole.count)
+
+
+def test_gradient_goes_through_the_decoder_and_agrees_with_finite_differences(make, model):
+    objective, name = make(), "output_proj.bias"
+    loss = objective(model, batch(), RNG)
+    (gradient,) = torch.autograd.grad(loss.sum, model.get_parameter(name))
+    with torch.no_grad():
+        for channel in (0, 7):
+            values = []
+            for step in (0.02, -0.02):
+                model.get_parameter(name)[channel] += step
+                values.append(float(objective(model, batch(), RNG).sum))
+                model.get_parameter(name)[channel] -= step
+            assert (values[0] - values[1]) / 0.04 == pytest.approx(float(gradient[channel]), rel=2e-2)
+
+
+def test_targets_of_pairs_only(make, model):
+    paired = batch()
+    paired.source_lengths = torch.tensor([3, 1, 2])
+    changed = batch()
+    changed.source_lengths = paired.source_lengths
+    changed.sentences[0][1:3] = ["something else entirely"] * 2
+    with torch.no_grad():
+        loss = make()(model, paired, RNG)
+        assert float(loss.metrics["mse"][1]) == 2 + 1 + 2
+        assert float(make()(model, changed, RNG).sum) == float(loss.sum)
+
+
+def test_a_batch_without_targets_has_a_gradient_of_zero(model, normalizer):
+    from largeconcept.codec.autoencoder import AutoencoderCodec
+
+    objective = ThroughDecoderObjective(ThroughDecoderObjectiveConfig(), normalizer)
+    objective.decoder = SimpleNamespace(
+        dim=16, token_loss=lambda c, s, lang: AutoencoderCodec.token_loss(EmptyCodec, c, s, lang)
+    )
+    loss = objective(model, batch((1, 1)), RNG)
+    loss.sum.backward()
+    assert float(loss.sum) == float(loss.count) == 0.0
+    assert not model.output_proj.weight.grad.any()
+
+
+EmptyCodec = SimpleNamespace(
+    dim=16,
+    config=SimpleNamespace(max_tokens=8),
+    tokenizer=SimpleNamespace(encode=lambda texts: []),
+    _language_indices=lambda lang, rows: torch.zeros(rows, dtype=torch.long),
+)
+
+
+def test_languages(make, model):
+    seen = []
+
+    class Listening(LetterDecoder):
+        def token_loss(self, concepts, sentences, lang):
+            seen.extend(zip(sentences, lang))
+            return super().token_loss(concepts, sentences, lang)
+
+    objective = make(lang="deu_Latn")
+    objective.decoder = Listening()
+    one = batch((3, 3))
+    one.languages = ["fra_Latn", None]
+    one.sentences = [["a", "b", "End of text."], ["c", "d", "e"]]
+    objective(model, one, RNG)
+    assert seen == [("b", "fra_Latn"), ("End of text.", "eng_Latn"), ("d", "deu_Latn"), ("e", "deu_Latn")]
+    with pytest.raises(DataError, match=r"no language.*objective\.lang"):
+        make()(model, one, RNG)
+
+
+def test_the_codec_is_opened_frozen_and_checked(normalizer, tmp_path):
+    from largeconcept.codec import load_codec
+
+    config = ThroughDecoderObjectiveConfig()
+    objective = build_objective(config, normalizer)
+    starter = load_codec("starter")
+    objective.open_codec("starter", starter.fingerprint)
+    assert not any(p.requires_grad for p in objective.decoder.network.parameters())
+    concept = torch.zeros(1, starter.dim, requires_grad=True)
+    objective.decoder.token_loss(concept, ["It rains."], "eng_Latn").nats.sum().backward()
+    assert concept.grad.abs().sum() > 0
+    with pytest.raises(ConfigError, match=r"another concept space.*fingerprint 123"):
+        objective.open_codec("starter", "123")
+    with pytest.raises(ConfigError, match=r"objective\.codec: the codec cannot be loaded.*objective\.codec=FOLDER"):
+        objective.open_codec(str(tmp_path / "gone"), "123")
+    with pytest.raises(ConfigError, match=r"no token likelihoods.*got toy"):
+        objective.open_codec("toy", ToyCodec().fingerprint)
+    assert as_decoder(LetterDecoder(), "letters").dim == 16
+
+
+def test_what_is_missing_is_named(make, model, normalizer):
+    silent = batch()
+    silent.sentences = None
+    with pytest.raises(DataError, match=r"no sentences.*data\.sentences=true"):
+        make()(model, silent, RNG)
+    with pytest.raises(ConfigError, match="no decoder"):
+        ThroughDecoderObjective(ThroughDecoderObjectiveConfig(), normalizer)(model, batch(), RNG)
