@@ -26,8 +26,8 @@ SMALL: dict[str, dict[str, Any]] = {
         "noise_schedule": _SCHEDULE,
         **_STYLE,
     },
-    "through_decoder": {"type": "through_decoder", "num_layers": 2, "head_size": 12, **_STYLE},
     "one_tower": {"type": "one_tower", "num_layers": 2, "noise_schedule": _SCHEDULE, **_STYLE},
+    "flow": {"type": "flow", "num_context_layers": 2, "num_denoiser_layers": 2, **_STYLE},
     "one_tower_rope": {
         "type": "one_tower",
         "num_layers": 2,
@@ -50,6 +50,16 @@ SMALL: dict[str, dict[str, Any]] = {
         },
     },
     "planning_mse": {"type": "planning", "body": {"type": "mse", "num_layers": 2, **_STYLE}},
+    "through_decoder": {"type": "through_decoder", "num_layers": 2, "head_size": 12, **_STYLE},
+    "quantized": {"type": "quantized", "num_layers": 2, "num_quantizers": 3, "codebook_size": 8, **_STYLE},
+    "quantized_continuous": {
+        "type": "quantized",
+        "head": "continuous",
+        "num_layers": 2,
+        "num_quantizers": 3,
+        "codebook_size": 8,
+        **_STYLE,
+    },
 }
 """Name of the variant to its configuration. Names of several variants of one family: ``family_what``."""
 
@@ -67,6 +77,8 @@ def small_model(name: str, seed: int = 0) -> nn.Module:
                 nn.init.normal_(parameter, std=parameter.shape[-1] ** -0.5)
             else:
                 parameter.add_(0.1 * torch.randn(parameter.shape))
+    if hasattr(model, "prepare"):  # what training does before its first step
+        model.prepare(lambda number: concepts(1, 200)[0], seed=0)
     return model.eval()
 
 

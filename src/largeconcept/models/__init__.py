@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 MODELS: dict[str, str] = {
     "mse": "largeconcept.models.mse:MSEConceptModel",
+    "flow": "largeconcept.models.flow:FlowConceptModel",
     "one_tower": "largeconcept.models.one_tower:OneTowerConceptModel",
     "two_tower": "largeconcept.models.two_tower:TwoTowerConceptModel",
-    "through_decoder": "largeconcept.models.through_decoder:ThroughDecoderConceptModel",
     "planning": "largeconcept.models.planning:PlanningConceptModel",
+    "quantized": "largeconcept.models.quantized:QuantizedConceptModel",
+    "through_decoder": "largeconcept.models.through_decoder:ThroughDecoderConceptModel",
 }
 
 _LAZY = {
@@ -25,10 +27,14 @@ _LAZY = {
     "save_model": "largeconcept.models.registry",
     "OneTowerConceptModel": "largeconcept.models.one_tower",
     "OneTowerConfig": "largeconcept.models.one_tower",
+    "FlowConceptModel": "largeconcept.models.flow",
+    "FlowConfig": "largeconcept.models.flow",
     "MSEConceptModel": "largeconcept.models.mse",
     "MSEConfig": "largeconcept.models.mse",
     "PlanningConceptModel": "largeconcept.models.planning",
     "PlanningConfig": "largeconcept.models.planning",
+    "QuantizedConceptModel": "largeconcept.models.quantized",
+    "QuantizedConfig": "largeconcept.models.quantized",
     "ThroughDecoderConceptModel": "largeconcept.models.through_decoder",
     "ThroughDecoderConfig": "largeconcept.models.through_decoder",
     "TwoTowerConceptModel": "largeconcept.models.two_tower",
@@ -36,6 +42,8 @@ _LAZY = {
 }
 __all__ = [
     "MODELS",
+    "FlowConceptModel",
+    "FlowConfig",
     "MSEConceptModel",
     "MSEConfig",
     "ModelConfig",
@@ -43,6 +51,8 @@ __all__ = [
     "OneTowerConfig",
     "PlanningConceptModel",
     "PlanningConfig",
+    "QuantizedConceptModel",
+    "QuantizedConfig",
     "ThroughDecoderConceptModel",
     "ThroughDecoderConfig",
     "TwoTowerConceptModel",
@@ -54,9 +64,11 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from largeconcept.models.flow import FlowConceptModel, FlowConfig
     from largeconcept.models.mse import MSEConceptModel, MSEConfig
     from largeconcept.models.one_tower import OneTowerConceptModel, OneTowerConfig
     from largeconcept.models.planning import PlanningConceptModel, PlanningConfig
+    from largeconcept.models.quantized import QuantizedConceptModel, QuantizedConfig
     from largeconcept.models.registry import ModelConfig, build_model, load_model, model_config, save_model
     from largeconcept.models.through_decoder import ThroughDecoderConceptModel, ThroughDecoderConfig
     from largeconcept.models.two_tower import TwoTowerConceptModel, TwoTowerConfig

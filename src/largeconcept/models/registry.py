@@ -15,13 +15,17 @@ from largeconcept.config import Config
 from largeconcept.errors import CheckpointError, ConfigError, did_you_mean
 from largeconcept.io import load_strict, read_json, read_safetensors, require_folder, write_json, write_safetensors
 from largeconcept.models import MODELS
+from largeconcept.models.flow import FlowConfig
 from largeconcept.models.mse import MSEConfig
 from largeconcept.models.one_tower import OneTowerConfig
 from largeconcept.models.planning import PlanningConfig
+from largeconcept.models.quantized import QuantizedConfig
 from largeconcept.models.through_decoder import ThroughDecoderConfig
 from largeconcept.models.two_tower import TwoTowerConfig
 
-AnyModelConfig = MSEConfig | TwoTowerConfig | OneTowerConfig | PlanningConfig | ThroughDecoderConfig
+AnyModelConfig = (
+    MSEConfig | TwoTowerConfig | OneTowerConfig | PlanningConfig | QuantizedConfig | ThroughDecoderConfig | FlowConfig
+)
 ModelConfig = Annotated[AnyModelConfig, Field(discriminator="type")]
 """The configuration of any model; its ``type`` says which family."""
 

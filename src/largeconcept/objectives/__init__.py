@@ -15,28 +15,41 @@ from largeconcept.config import Config
 from largeconcept.errors import ConfigError
 from largeconcept.objectives.base import Objective
 from largeconcept.objectives.diffusion import DiffusionConfig
+from largeconcept.objectives.flow import FlowObjectiveConfig
 from largeconcept.objectives.planning import PlanningObjectiveConfig
+from largeconcept.objectives.quantized import QuantizedObjectiveConfig
 from largeconcept.objectives.regression import RegressionConfig
 from largeconcept.objectives.through_decoder import ThroughDecoderObjectiveConfig
 
 if TYPE_CHECKING:
     from largeconcept.codec.normalizer import ConceptNormalizer
 
-AnyObjectiveConfig = RegressionConfig | DiffusionConfig | PlanningObjectiveConfig | ThroughDecoderObjectiveConfig
+AnyObjectiveConfig = (
+    RegressionConfig
+    | DiffusionConfig
+    | PlanningObjectiveConfig
+    | QuantizedObjectiveConfig
+    | ThroughDecoderObjectiveConfig
+    | FlowObjectiveConfig
+)
 ObjectiveConfig = Annotated[AnyObjectiveConfig, Field(discriminator="type")]
 
 OBJECTIVES = {
+    "flow": "largeconcept.objectives.flow:FlowObjective",
     "regression": "largeconcept.objectives.regression:RegressionObjective",
-    "through_decoder": "largeconcept.objectives.through_decoder:ThroughDecoderObjective",
     "diffusion": "largeconcept.objectives.diffusion:DiffusionObjective",
     "planning": "largeconcept.objectives.planning:PlanningObjective",
+    "quantized": "largeconcept.objectives.quantized:QuantizedObjective",
+    "through_decoder": "largeconcept.objectives.through_decoder:ThroughDecoderObjective",
 }
 DEFAULTS: dict[str, type[AnyObjectiveConfig]] = {
     "mse": RegressionConfig,
-    "through_decoder": ThroughDecoderObjectiveConfig,
+    "flow": FlowObjectiveConfig,
     "one_tower": DiffusionConfig,
     "two_tower": DiffusionConfig,
     "planning": PlanningObjectiveConfig,
+    "quantized": QuantizedObjectiveConfig,
+    "through_decoder": ThroughDecoderObjectiveConfig,
 }
 
 
@@ -70,9 +83,11 @@ def build_objective(config: AnyObjectiveConfig, normalizer: ConceptNormalizer) -
 
 __all__ = [
     "DiffusionConfig",
+    "FlowObjectiveConfig",
     "Objective",
     "ObjectiveConfig",
     "PlanningObjectiveConfig",
+    "QuantizedObjectiveConfig",
     "RegressionConfig",
     "ThroughDecoderObjectiveConfig",
     "build_objective",

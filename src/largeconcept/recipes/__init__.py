@@ -20,8 +20,12 @@ if TYPE_CHECKING:
 
 RECIPES: dict[str, str] = {
     "tiny.mse": "largeconcept.recipes.tiny:mse",
+    "tiny.flow": "largeconcept.recipes.tiny:flow",
     "tiny.one_tower": "largeconcept.recipes.tiny:one_tower",
     "tiny.two_tower": "largeconcept.recipes.tiny:two_tower",
+    "tiny.through_decoder": "largeconcept.recipes.tiny:through_decoder",
+    "tiny.quantized": "largeconcept.recipes.tiny:quantized",
+    "tiny.quantized_continuous": "largeconcept.recipes.tiny:quantized_continuous",
     "paper.base_1_6b": "largeconcept.recipes.paper:base_1_6b",
     "paper.two_tower_1_6b": "largeconcept.recipes.paper:two_tower_1_6b",
     "paper.two_tower_7b": "largeconcept.recipes.paper:two_tower_7b",
