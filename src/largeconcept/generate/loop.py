@@ -1,14 +1,15 @@
 """The autoregressive loop over concepts, batched over prompts of different lengths.
 
-Every prompt is read to its own length, given concepts are never predicted, a row that is finished leaves the batch,
-and nothing waits for the device but one comparison for each new concept. A document's result depends on its prompt,
-the seed and its sample id; not on what else is in the batch.
+Every prompt is read to its own length, given concepts are never predicted, a row that is finished leaves the batch, a
+waiting prompt takes its place, and nothing waits for the device but one comparison for each new concept. A document's
+result depends on its prompt, the seed and its sample id; not on what else is in the batch.
 
 Shape letters: B batch, S concepts, C concept dimension.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,13 +21,16 @@ from torch.nn.utils.rnn import pad_sequence
 
 from largeconcept.errors import ConfigError, DataError
 from largeconcept.generate.options import GenerationOptions
-from largeconcept.generate.predictors import Noise, SeededNoise, make_predictor
+from largeconcept.generate.predictors import Cache, Noise, Predictor, SeededNoise, make_predictor
 from largeconcept.generate.stopping import StopReason, StopTest
 from largeconcept.models.checks import as_lengths, check_concepts, check_finite
 from largeconcept.nn.masks import lengths_mask
 
 if TYPE_CHECKING:
     from largeconcept.codec.normalizer import ConceptNormalizer
+
+_ADMIT = 4
+"""New prompts are read when there is room for this many, so that reading is done in batches too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +87,7 @@ def generate_concepts(
     dim = _concept_dim(model)
     given = [check_prompt(prompt, dim, f"prompt {i}", parameter.device) for i, prompt in enumerate(prompts)]
     lengths = [prompt.shape[0] for prompt in given]
-    room = max(lengths) + options.max_concepts
-    check_room(model, room, options.max_concepts)
+    check_room(model, max(lengths) + options.max_concepts, options.max_concepts)
     stop = StopTest(options, None if stop_vector is None else stop_vector.to(parameter.device), dim)
     if noise is None:
         noise = SeededNoise(options.seed, check_ids(sample_ids, len(given)), dim, parameter.device)
@@ -92,14 +95,26 @@ def generate_concepts(
 
     kept: list[list[Tensor]] = [[] for _ in given]
     reasons: list[StopReason] = ["length"] * len(given)
-    rows = list(range(len(given)))
-    previous = torch.stack([p[-1] if len(p) else p.new_zeros(dim) for p in given])
+    waiting = deque(range(len(given)))
+    rows: list[int] = []
+    cache: Cache | None = None
+    previous = given[0].new_zeros(0, dim)
     with evaluating(model):
-        cache = predictor.start(normalizer.normalize(pad_sequence(given, batch_first=True)), lengths, room)
-        for count in range(1, options.max_concepts + 1):
+        while rows or waiting:
+            if waiting and options.max_batch - len(rows) >= min(len(waiting), _ADMIT, options.max_batch):
+                group = [waiting.popleft() for _ in range(min(len(waiting), options.max_batch - len(rows)))]
+                fresh = _read(predictor, normalizer, [given[row] for row in group], options.max_concepts)
+                if cache is None or not rows:
+                    cache = fresh
+                else:
+                    cache.join(fresh)
+                last = [given[row][-1] if lengths[row] else given[row].new_zeros(dim) for row in group]
+                previous = torch.cat((previous, torch.stack(last)))
+                rows = rows + group
+            assert cache is not None
             new = normalizer.denormalize(predictor.predict(cache, rows)).float()
             going: list[int] = []
-            for place, reason in enumerate(stop(new, previous, count)):
+            for place, reason in enumerate(stop(new, previous, [len(kept[row]) + 1 for row in rows])):
                 row = rows[place]
                 if reason is None or reason == "length" or options.keep_last:
                     kept[row].append(new[place])
@@ -109,14 +124,14 @@ def generate_concepts(
                     going.append(place)
                 else:
                     reasons[row] = reason
-            if not going:
-                break
             if len(going) < len(rows):
-                cache.select(going)
+                if going:
+                    cache.select(going)
                 new, rows = new[going], [rows[place] for place in going]
-            predictor.extend(cache, normalizer.normalize(new))
+            if rows:
+                predictor.extend(cache, normalizer.normalize(new))
             previous = new
-    empty = previous.new_zeros(0, dim)
+    empty = given[0].new_zeros(0, dim)
     return [
         GeneratedConcepts(torch.stack(one) if one else empty, reason) for one, reason in zip(kept, reasons, strict=True)
     ]
@@ -164,6 +179,13 @@ def predict_teacher_forced(
     with evaluating(model):
         predicted = predictor.teacher_forced(x.to(device))
     return predicted.float() * lengths_mask(sizes, x.shape[1]).unsqueeze(-1)
+
+
+def _read(predictor: Predictor, normalizer: ConceptNormalizer, prompts: Sequence[Tensor], max_concepts: int) -> Cache:
+    """Read prompts together, each to its own length."""
+    lengths = [prompt.shape[0] for prompt in prompts]
+    x = normalizer.normalize(pad_sequence(list(prompts), batch_first=True))
+    return predictor.start(x, lengths, max(lengths) + max_concepts)
 
 
 def _concept_dim(model: nn.Module) -> int:

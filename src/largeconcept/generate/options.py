@@ -15,6 +15,7 @@ class GenerationOptions(SamplerOptions):
 
     Attributes:
         max_concepts: most concepts to generate.
+        max_batch: most texts worked on together; the others wait until one is finished.
         min_concepts: no early stop before this many were generated, the one that would stop included. Note: the
             reference's ``min_gen_len`` starts testing one concept later; ``min_concepts = min_gen_len + 1`` is the
             same.
@@ -43,6 +44,7 @@ class GenerationOptions(SamplerOptions):
     guidance_rescale: float = Field(default=0.7, ge=0, le=1)
     initial_noise_scale: float = Field(default=0.6, ge=0)
     max_concepts: int = Field(default=16, ge=1)
+    max_batch: int = Field(default=64, ge=1)
     min_concepts: int = Field(default=1, ge=1)
     stop_threshold: float | None = Field(default=0.9, ge=-1, le=1)
     repetition_threshold: float | None = Field(default=None, ge=-1, le=1)

@@ -36,24 +36,29 @@ class StopTest:
         self.options = options
         self.stop_vector = stop_vector if options.stop_threshold is not None else None
 
-    def __call__(self, new: Tensor, previous: Tensor, count: int) -> list[StopReason | None]:
+    def __call__(self, new: Tensor, previous: Tensor, counts: Sequence[int]) -> list[StopReason | None]:
         """Return for each row why it ends here, or ``None``.
 
         Args:
             new: (B, C) the newest concepts, not normalised.
             previous: (B, C) those before them; zeros where there is none.
-            count: how many concepts were generated, the newest included.
+            counts: how many concepts of each row were generated, the newest included.
         """
-        options, batch = self.options, new.shape[0]
-        at_end: StopReason | None = "length" if count >= options.max_concepts else None
-        if count < options.min_concepts:
-            return [at_end] * batch
-        stopped = self._similar(new, self.stop_vector, options.stop_threshold)
-        repeated = self._similar(new, previous, options.repetition_threshold)
+        options = self.options
+        if max(counts) < options.min_concepts:  # nothing can stop but by length, and lengths are known without asking
+            stopped: Sequence[bool] = [False] * len(counts)
+            repeated = stopped
+        else:
+            stopped = self._similar(new, self.stop_vector, options.stop_threshold)
+            repeated = self._similar(new, previous, options.repetition_threshold)
         return [
-            "stop_concept" if stop else "repetition" if repeat else at_end
-            for stop, repeat in zip(stopped, repeated, strict=True)
+            self._reason(count, stop, repeat) for count, stop, repeat in zip(counts, stopped, repeated, strict=True)
         ]
+
+    def _reason(self, count: int, stop: bool, repeat: bool) -> StopReason | None:
+        if count >= self.options.min_concepts and (stop or repeat):
+            return "stop_concept" if stop else "repetition"
+        return "length" if count >= self.options.max_concepts else None
 
     @staticmethod
     def _similar(new: Tensor, other: Tensor | None, threshold: float | None) -> Sequence[bool]:

@@ -4,8 +4,9 @@ A product with few rows costs what reading its weights costs. The math library's
 and so reads them at a quarter of the memory's speed. Two other paths do not:
 
 * one or two rows: ``weight @ x.T`` (with one row, of the row twice, which is the quicker kernel);
-* three to 32 rows: weights kept in the library's own blocked order, made after a few calls and kept beside the weights
-  until they change. They take the memory of the weights once more; layers above :data:`PACK_LIMIT` elements go without.
+* three to 32 rows: weights kept in the library's own blocked order, made at the first such call and kept beside the
+  weights until they change. They take the memory of the weights once more; layers above :data:`PACK_LIMIT` elements go
+  without.
 
 All paths give the same result up to rounding. They are taken in float32 on a CPU, outside of autograd, autocast and
 ``torch.compile``.
@@ -21,7 +22,6 @@ from torch import Tensor, nn
 
 FEW_ROWS = 2
 PACK_ROWS = 32
-PACK_AFTER = 4
 PACK_LIMIT = 1 << 23
 
 
@@ -44,7 +44,6 @@ class PackedLinear:
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         self.weight, self.bias = weight, bias
         self._packed: Tensor | None = None
-        self._calls = 0
 
     def __call__(self, x: Tensor) -> Tensor:
         """Map (…, D) to (…, F)."""
@@ -54,8 +53,7 @@ class PackedLinear:
         if rows <= FEW_ROWS:
             return _by_columns(x, self.weight, self.bias, rows)
         if self._packed is None:
-            self._calls += 1
-            if self._calls <= PACK_AFTER or not can_pack(self.weight):
+            if not can_pack(self.weight):
                 return F.linear(x, self.weight, self.bias)
             self._packed = torch.ops.mkldnn._reorder_linear_weight(self.weight.detach(), PACK_ROWS)
         out: Tensor = torch.ops.mkldnn._linear_pointwise(x, self._packed, self.bias, "none", [], "")

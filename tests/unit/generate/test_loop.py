@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from types import SimpleNamespace
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ import torch
 from largeconcept.codec.normalizer import ConceptNormalizer
 from largeconcept.errors import ConfigError, DataError
 from largeconcept.generate.loop import GenerationOptions, generate_concepts, predict_teacher_forced
-from largeconcept.generate.predictors import SeededNoise
+from largeconcept.generate.predictors import SeededNoise, make_predictor
 from largeconcept.generate.stopping import StopTest
 from largeconcept.models import MSEConceptModel, MSEConfig, TwoTowerConceptModel, TwoTowerConfig
 
@@ -176,9 +177,32 @@ def test_repetition():
     stop = StopTest(options, torch.tensor([0.0, 1.0]), 2)
     new = torch.tensor([[1.0, 0.0], [0.0, 2.0], [1.0, -1.0]])
     previous = torch.tensor([[5.0, 0.1], [0.0, 1.0], [0.0, 0.0]])
-    assert stop(new, previous, 1) == [None, None, None]
-    assert stop(new, previous, 2) == ["repetition", "stop_concept", None]
-    assert stop(new, previous, 9) == ["repetition", "stop_concept", "length"]
+    assert stop(new, previous, [1, 1, 1]) == [None, None, None]
+    assert stop(new, previous, [2, 2, 2]) == ["repetition", "stop_concept", None]
+    assert stop(new, previous, [9, 9, 9]) == ["repetition", "stop_concept", "length"]
+    assert stop(new, previous, [1, 2, 9]) == [None, "stop_concept", "length"]
+
+
+@pytest.mark.parametrize("max_batch", [1, 2, 5])
+def test_texts_that_wait_for_a_place_come_out_the_same(model, normalizer, max_batch):
+    given = prompts(3, 1, 7, 2, 2, 5, 4)
+    settings = {**FAST, "max_concepts": 5, "repetition_threshold": 0.6, "temperature": 1.0}
+    ids = list(range(7))
+    at_once = generate_concepts(model, given, normalizer, GenerationOptions(**settings), sample_ids=ids)
+    assert len({len(one.concepts) for one in at_once}) > 1, "all texts are equally long: nothing is admitted early"
+    widest = []
+    start = type(make_predictor(model, GenerationOptions(**settings), None, 1)).start
+
+    def watch(self, x, lengths, capacity):
+        widest.append(len(lengths))
+        return start(self, x, lengths, capacity)
+
+    with patch.object(type(make_predictor(model, GenerationOptions(**settings), None, 1)), "start", watch):
+        options = GenerationOptions(**settings, max_batch=max_batch)
+        waiting = generate_concepts(model, given, normalizer, options, sample_ids=ids)
+    assert max(widest) == max_batch and sum(widest) == 7
+    for one, other in zip(at_once, waiting, strict=True):
+        same(one, other)
 
 
 def test_mode_is_left_as_it_was_and_dropout_is_off(model, normalizer):
