@@ -78,7 +78,7 @@ class QuantizedPredictor:
             if isinstance(out, tuple):
                 out = guide(*out, scale, 0.0 if self.discrete else self.options.guidance_rescale)
             if not self.discrete:
-                out = -torch.cdist(out - partial, codebook.expand(len(out), -1, -1))
+                out = -_distances(out - partial, codebook)
             uniform = None
             if self.temperature:
                 if level % dim == 0:  # a stream has C numbers for each concept
@@ -87,6 +87,12 @@ class QuantizedPredictor:
             index = choose(out, self.temperature, self.options.top_k, self.options.top_p, uniform)
             partial = partial + codebook[index]
         return partial
+
+
+def _distances(x: Tensor, centroids: Tensor) -> Tensor:
+    """Return the Euclidean distances (…, V) of (…, C) vectors from (V, C) centroids."""
+    squared = x.square().sum(dim=-1, keepdim=True) - 2.0 * (x @ centroids.t()) + centroids.square().sum(dim=-1)
+    return squared.clamp(min=0.0).sqrt()
 
 
 def choose(
