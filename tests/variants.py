@@ -14,7 +14,8 @@ from largeconcept.models import build_model
 from largeconcept.objectives import Objective, build_objective, default_objective
 from largeconcept.types import ConceptBatch, TokenLoss
 
-_STYLE = {"concept_dim": 16, "model_dim": 32, "num_heads": 2, "dropout": 0.0}
+_BODY = {"model_dim": 32, "num_heads": 2, "dropout": 0.0}
+_STYLE = {"concept_dim": 16, **_BODY}
 _SCHEDULE = {"num_timesteps": 12}
 
 SMALL: dict[str, dict[str, Any]] = {
@@ -50,6 +51,7 @@ SMALL: dict[str, dict[str, Any]] = {
         },
     },
     "planning_mse": {"type": "planning", "body": {"type": "mse", "num_layers": 2, **_STYLE}},
+    "token_lm": {"type": "token_lm", "vocab_size": 100, "num_layers": 2, **_BODY},
     "through_decoder": {"type": "through_decoder", "num_layers": 2, "head_size": 12, **_STYLE},
     "quantized": {"type": "quantized", "num_layers": 2, "num_quantizers": 3, "codebook_size": 8, **_STYLE},
     "quantized_continuous": {

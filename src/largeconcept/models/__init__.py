@@ -17,6 +17,7 @@ MODELS: dict[str, str] = {
     "planning": "largeconcept.models.planning:PlanningConceptModel",
     "quantized": "largeconcept.models.quantized:QuantizedConceptModel",
     "through_decoder": "largeconcept.models.through_decoder:ThroughDecoderConceptModel",
+    "token_lm": "largeconcept.models.token_lm:TokenLM",
 }
 
 _LAZY = {
@@ -37,6 +38,8 @@ _LAZY = {
     "QuantizedConfig": "largeconcept.models.quantized",
     "ThroughDecoderConceptModel": "largeconcept.models.through_decoder",
     "ThroughDecoderConfig": "largeconcept.models.through_decoder",
+    "TokenLM": "largeconcept.models.token_lm",
+    "TokenLMConfig": "largeconcept.models.token_lm",
     "TwoTowerConceptModel": "largeconcept.models.two_tower",
     "TwoTowerConfig": "largeconcept.models.two_tower",
 }
@@ -55,6 +58,8 @@ __all__ = [
     "QuantizedConfig",
     "ThroughDecoderConceptModel",
     "ThroughDecoderConfig",
+    "TokenLM",
+    "TokenLMConfig",
     "TwoTowerConceptModel",
     "TwoTowerConfig",
     "build_model",
@@ -71,6 +76,7 @@ if TYPE_CHECKING:
     from largeconcept.models.quantized import QuantizedConceptModel, QuantizedConfig
     from largeconcept.models.registry import ModelConfig, build_model, load_model, model_config, save_model
     from largeconcept.models.through_decoder import ThroughDecoderConceptModel, ThroughDecoderConfig
+    from largeconcept.models.token_lm import TokenLM, TokenLMConfig
     from largeconcept.models.two_tower import TwoTowerConceptModel, TwoTowerConfig
 
 

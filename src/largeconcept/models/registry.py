@@ -21,10 +21,11 @@ from largeconcept.models.one_tower import OneTowerConfig
 from largeconcept.models.planning import PlanningConfig
 from largeconcept.models.quantized import QuantizedConfig
 from largeconcept.models.through_decoder import ThroughDecoderConfig
+from largeconcept.models.token_lm import TokenLMConfig
 from largeconcept.models.two_tower import TwoTowerConfig
 
 AnyModelConfig = (
-    MSEConfig | TwoTowerConfig | OneTowerConfig | PlanningConfig | QuantizedConfig | ThroughDecoderConfig | FlowConfig
+    MSEConfig | TwoTowerConfig | OneTowerConfig | PlanningConfig | QuantizedConfig | ThroughDecoderConfig | TokenLMConfig | FlowConfig
 )
 ModelConfig = Annotated[AnyModelConfig, Field(discriminator="type")]
 """The configuration of any model; its ``type`` says which family."""

@@ -20,6 +20,7 @@ from largeconcept.objectives.planning import PlanningObjectiveConfig
 from largeconcept.objectives.quantized import QuantizedObjectiveConfig
 from largeconcept.objectives.regression import RegressionConfig
 from largeconcept.objectives.through_decoder import ThroughDecoderObjectiveConfig
+from largeconcept.objectives.token_lm import TokenLMObjectiveConfig
 
 if TYPE_CHECKING:
     from largeconcept.codec.normalizer import ConceptNormalizer
@@ -30,6 +31,7 @@ AnyObjectiveConfig = (
     | PlanningObjectiveConfig
     | QuantizedObjectiveConfig
     | ThroughDecoderObjectiveConfig
+    | TokenLMObjectiveConfig
     | FlowObjectiveConfig
 )
 ObjectiveConfig = Annotated[AnyObjectiveConfig, Field(discriminator="type")]
@@ -41,6 +43,7 @@ OBJECTIVES = {
     "planning": "largeconcept.objectives.planning:PlanningObjective",
     "quantized": "largeconcept.objectives.quantized:QuantizedObjective",
     "through_decoder": "largeconcept.objectives.through_decoder:ThroughDecoderObjective",
+    "token_lm": "largeconcept.objectives.token_lm:TokenLMObjective",
 }
 DEFAULTS: dict[str, type[AnyObjectiveConfig]] = {
     "mse": RegressionConfig,
@@ -50,6 +53,7 @@ DEFAULTS: dict[str, type[AnyObjectiveConfig]] = {
     "planning": PlanningObjectiveConfig,
     "quantized": QuantizedObjectiveConfig,
     "through_decoder": ThroughDecoderObjectiveConfig,
+    "token_lm": TokenLMObjectiveConfig,
 }
 
 
@@ -90,6 +94,7 @@ __all__ = [
     "QuantizedObjectiveConfig",
     "RegressionConfig",
     "ThroughDecoderObjectiveConfig",
+    "TokenLMObjectiveConfig",
     "build_objective",
     "default_objective",
 ]
