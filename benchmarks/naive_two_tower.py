@@ -1,4 +1,4 @@
-"""Two-tower generation written straight from the equations, to measure the library's loop against.
+"""A two-tower model written straight from the equations, to measure the library's loop and training against.
 
 For every new concept the whole document is read again; at every denoising step timestep embedding and modulators are
 computed anew, and guidance runs the denoiser on a doubled batch: the second half gets a context of zeros that a mask
@@ -12,6 +12,7 @@ from collections.abc import Callable
 from unittest.mock import patch
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from largeconcept.diffusion.guidance import guide
@@ -50,3 +51,50 @@ def naive_generate(
                 x_t, x_0 = ddim_step(with_context, x_t, step, kind, options)
         x = torch.cat((x, x_0), dim=1)
     return x[:, prompt_size:]
+
+
+class NaiveTwoTower(nn.Module):
+    """The training forward of a two-tower model as the reference has it, over the weights of the library's model.
+
+    Modulators run for every row; self-attention over one position is a masked attention with queries and keys of its
+    own, which never matter; masks are additive and made for all heads in every layer; dropped rows are masked. Same
+    result, same gradients.
+    """
+
+    def __init__(self, model: TwoTowerConceptModel) -> None:
+        super().__init__()
+        self.model, self.config = model, model.config
+        dim = model.config.model_dim
+        self.dead = nn.ModuleList(nn.ModuleList(nn.Linear(dim, dim) for _ in "qk") for _ in model.denoiser.layers)
+
+    @patch.object(Linear, "forward", nn.Linear.forward)
+    def forward(self, x, noisy, timesteps, lengths=None, source_lengths=None, unconditional=None) -> Tensor:
+        denoiser, (batch, rows) = self.model.denoiser, noisy.shape[:2]
+        context = F.pad(self.model.contextualizer(x), (0, 0, 1, 0))
+        keys = context.shape[1]
+        visible = torch.arange(keys) <= torch.arange(rows)[:, None]
+        visible = visible.expand(batch, rows, keys).clone()
+        if unconditional is not None:
+            visible[..., 1:] &= ~unconditional.unsqueeze(-1)
+        h, time = denoiser.input_proj(noisy), denoiser.embed_time(timesteps)
+        for layer, (dead_q, dead_k) in zip(denoiser.layers, self.dead, strict=True):
+            shift, scale, gate = layer.modulator(time).unflatten(-1, (3, 3, -1)).unbind(-2)
+            y = layer.attention_norm(h) * (1 + scale[..., 0, :]) + shift[..., 0, :]
+            attended = self._attend(dead_q(y), dead_k(y), layer.attention.v_proj(y), torch.eye(rows, dtype=torch.bool))
+            h = h + gate[..., 0, :] * layer.dropout(layer.attention.output_proj(attended))
+            y = layer.cross_attention_norm(h) * (1 + scale[..., 1, :]) + shift[..., 1, :]
+            attended = self._attend(
+                layer.cross_attention.q_proj(y), *layer.cross_attention.kv_proj(context).chunk(2, -1), visible
+            )
+            h = h + gate[..., 1, :] * layer.dropout(layer.cross_attention.output_proj(attended))
+            y = layer.mlp_norm(h) * (1 + scale[..., 2, :]) + shift[..., 2, :]
+            h = h + gate[..., 2, :] * layer.dropout(layer.mlp(y))
+        out: Tensor = denoiser.output_proj(denoiser.final_dropout(denoiser.norm(h)))
+        return out
+
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor, visible: Tensor) -> Tensor:
+        heads = self.config.num_heads
+        q, k, v = (part.unflatten(-1, (heads, -1)).transpose(1, 2) for part in (q, k, v))
+        mask = torch.zeros(visible.shape).masked_fill(~visible, -torch.inf)
+        mask = (mask if mask.ndim == 2 else mask.unsqueeze(1)).expand(len(q), heads, -1, -1).contiguous()
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(2)

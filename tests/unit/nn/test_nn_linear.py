@@ -71,3 +71,25 @@ def test_modulated_norms_equal_the_plain_one(style):
         with torch.no_grad():
             assert torch.allclose(norm(x), expected, atol=1e-5)
             assert torch.allclose(norm(1e-6 * x), normalize(1e-6 * x, style, weight, bias), atol=1e-5)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("shape", [(7, 5), (3,), (0,), ()])
+def test_gradients_equal_torchs_own(bias, shape):
+    layer = Linear(24, 40, bias=bias)
+    x, way = torch.randn(*shape, 24, requires_grad=True), torch.randn(*shape, 40)
+    parameters = [x, *layer.parameters()]
+    y = layer(x)
+    assert type(y.grad_fn).__name__ == "_OneDnnLinearBackward", "torch's own path was taken"
+    expected = F.linear(x, layer.weight, layer.bias)
+    assert torch.allclose(y, expected, atol=1e-5)
+    ours = torch.autograd.grad((y * way).sum(), parameters)
+    for mine, theirs in zip(ours, torch.autograd.grad((expected * way).sum(), parameters), strict=True):
+        assert torch.allclose(mine, theirs, atol=1e-5)
+
+
+def test_gradients_of_what_needs_none_are_not_made():
+    layer, x = Linear(8, 8), torch.randn(4, 8)
+    layer.weight.requires_grad_(False)
+    layer(x.requires_grad_()).sum().backward()
+    assert layer.weight.grad is None and x.grad is not None and layer.bias.grad is not None
