@@ -29,6 +29,8 @@ SMALL: dict[str, dict[str, Any]] = {
     },
     "one_tower": {"type": "one_tower", "num_layers": 2, "noise_schedule": _SCHEDULE, **_STYLE},
     "flow": {"type": "flow", "num_context_layers": 2, "num_denoiser_layers": 2, **_STYLE},
+    "energy": {"type": "energy", "num_layers": 2, "num_head_layers": 2, "noise_dim": 10, **_STYLE},
+    "energy_more_noise": {"type": "energy", "num_layers": 2, "num_head_layers": 1, "noise_dim": 20, **_STYLE},
     "one_tower_rope": {
         "type": "one_tower",
         "num_layers": 2,
@@ -65,7 +67,7 @@ SMALL: dict[str, dict[str, Any]] = {
 }
 """Name of the variant to its configuration. Names of several variants of one family: ``family_what``."""
 
-GENERATION: dict[str, dict[str, Any]] = {}
+GENERATION: dict[str, dict[str, Any]] = {"energy": {"num_candidates": 4}}
 """Name of the variant to options of generation, where it needs others than the tests'."""
 
 

@@ -26,10 +26,10 @@ of prompt ``rows[i]``. Streams are ``initial``, ``temperature`` and, for the n-t
 
 PREDICTORS: dict[str, str] = {
     "mse": "largeconcept.generate.predictors:MSEPredictor",
+    "energy": "largeconcept.generate.energy:EnergyPredictor",
     "flow": "largeconcept.generate.flow:FlowPredictor",
     "one_tower": "largeconcept.generate.one_tower:OneTowerPredictor",
     "two_tower": "largeconcept.generate.predictors:TwoTowerPredictor",
-    "through_decoder": "largeconcept.generate.predictors:MSEPredictor",
     "planning": "largeconcept.generate.planning:PlanningPredictor",
     "quantized": "largeconcept.generate.quantized:QuantizedPredictor",
     "through_decoder": "largeconcept.generate.predictors:MSEPredictor",

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 MODELS: dict[str, str] = {
     "mse": "largeconcept.models.mse:MSEConceptModel",
+    "energy": "largeconcept.models.energy:EnergyConceptModel",
     "flow": "largeconcept.models.flow:FlowConceptModel",
     "one_tower": "largeconcept.models.one_tower:OneTowerConceptModel",
     "two_tower": "largeconcept.models.two_tower:TwoTowerConceptModel",
@@ -30,6 +31,8 @@ _LAZY = {
     "OneTowerConfig": "largeconcept.models.one_tower",
     "FlowConceptModel": "largeconcept.models.flow",
     "FlowConfig": "largeconcept.models.flow",
+    "EnergyConceptModel": "largeconcept.models.energy",
+    "EnergyConfig": "largeconcept.models.energy",
     "MSEConceptModel": "largeconcept.models.mse",
     "MSEConfig": "largeconcept.models.mse",
     "PlanningConceptModel": "largeconcept.models.planning",
@@ -45,6 +48,8 @@ _LAZY = {
 }
 __all__ = [
     "MODELS",
+    "EnergyConceptModel",
+    "EnergyConfig",
     "FlowConceptModel",
     "FlowConfig",
     "MSEConceptModel",
@@ -69,6 +74,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from largeconcept.models.energy import EnergyConceptModel, EnergyConfig
     from largeconcept.models.flow import FlowConceptModel, FlowConfig
     from largeconcept.models.mse import MSEConceptModel, MSEConfig
     from largeconcept.models.one_tower import OneTowerConceptModel, OneTowerConfig

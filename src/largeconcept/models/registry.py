@@ -15,6 +15,7 @@ from largeconcept.config import Config
 from largeconcept.errors import CheckpointError, ConfigError, did_you_mean
 from largeconcept.io import load_strict, read_json, read_safetensors, require_folder, write_json, write_safetensors
 from largeconcept.models import MODELS
+from largeconcept.models.energy import EnergyConfig
 from largeconcept.models.flow import FlowConfig
 from largeconcept.models.mse import MSEConfig
 from largeconcept.models.one_tower import OneTowerConfig
@@ -25,7 +26,15 @@ from largeconcept.models.token_lm import TokenLMConfig
 from largeconcept.models.two_tower import TwoTowerConfig
 
 AnyModelConfig = (
-    MSEConfig | TwoTowerConfig | OneTowerConfig | PlanningConfig | QuantizedConfig | ThroughDecoderConfig | TokenLMConfig | FlowConfig
+    MSEConfig
+    | TwoTowerConfig
+    | OneTowerConfig
+    | PlanningConfig
+    | QuantizedConfig
+    | ThroughDecoderConfig
+    | TokenLMConfig
+    | FlowConfig
+    | EnergyConfig
 )
 ModelConfig = Annotated[AnyModelConfig, Field(discriminator="type")]
 """The configuration of any model; its ``type`` says which family."""

@@ -15,6 +15,7 @@ from largeconcept.config import Config
 from largeconcept.errors import ConfigError
 from largeconcept.objectives.base import Objective
 from largeconcept.objectives.diffusion import DiffusionConfig
+from largeconcept.objectives.energy import EnergyObjectiveConfig
 from largeconcept.objectives.flow import FlowObjectiveConfig
 from largeconcept.objectives.planning import PlanningObjectiveConfig
 from largeconcept.objectives.quantized import QuantizedObjectiveConfig
@@ -33,10 +34,12 @@ AnyObjectiveConfig = (
     | ThroughDecoderObjectiveConfig
     | TokenLMObjectiveConfig
     | FlowObjectiveConfig
+    | EnergyObjectiveConfig
 )
 ObjectiveConfig = Annotated[AnyObjectiveConfig, Field(discriminator="type")]
 
 OBJECTIVES = {
+    "energy": "largeconcept.objectives.energy:EnergyObjective",
     "flow": "largeconcept.objectives.flow:FlowObjective",
     "regression": "largeconcept.objectives.regression:RegressionObjective",
     "diffusion": "largeconcept.objectives.diffusion:DiffusionObjective",
@@ -47,6 +50,7 @@ OBJECTIVES = {
 }
 DEFAULTS: dict[str, type[AnyObjectiveConfig]] = {
     "mse": RegressionConfig,
+    "energy": EnergyObjectiveConfig,
     "flow": FlowObjectiveConfig,
     "one_tower": DiffusionConfig,
     "two_tower": DiffusionConfig,
@@ -87,6 +91,7 @@ def build_objective(config: AnyObjectiveConfig, normalizer: ConceptNormalizer) -
 
 __all__ = [
     "DiffusionConfig",
+    "EnergyObjectiveConfig",
     "FlowObjectiveConfig",
     "Objective",
     "ObjectiveConfig",

@@ -13,15 +13,17 @@ from typing import TYPE_CHECKING, Any
 from largeconcept.errors import ConfigError, did_you_mean
 
 if TYPE_CHECKING:
-    from largeconcept.recipes import paper, tiny
+    from largeconcept.recipes import baseline, paper, tiny
     from largeconcept.train.config import RunConfig
 
     Recipe = Callable[..., RunConfig]
 
 RECIPES: dict[str, str] = {
     "tiny.mse": "largeconcept.recipes.tiny:mse",
+    "tiny.energy": "largeconcept.recipes.tiny:energy",
     "tiny.flow": "largeconcept.recipes.tiny:flow",
     "tiny.one_tower": "largeconcept.recipes.tiny:one_tower",
+    "tiny.planning": "largeconcept.recipes.tiny:planning",
     "tiny.two_tower": "largeconcept.recipes.tiny:two_tower",
     "tiny.through_decoder": "largeconcept.recipes.tiny:through_decoder",
     "tiny.quantized": "largeconcept.recipes.tiny:quantized",
@@ -30,8 +32,8 @@ RECIPES: dict[str, str] = {
     "paper.two_tower_1_6b": "largeconcept.recipes.paper:two_tower_1_6b",
     "paper.two_tower_7b": "largeconcept.recipes.paper:two_tower_7b",
 }
-_MODULES = ("paper", "tiny")
-__all__ = ["RECIPES", "get_recipe", "list_recipes", "paper", "tiny"]
+_MODULES = ("baseline", "paper", "tiny")
+__all__ = ["RECIPES", "baseline", "get_recipe", "list_recipes", "paper", "tiny"]
 
 
 def list_recipes() -> dict[str, str]:
