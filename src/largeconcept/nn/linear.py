@@ -1,10 +1,10 @@
 """A linear layer that takes the quickest of torch's own products in float32 on a CPU.
 
-In training oneDNN's product is taken, 10 to 30 % quicker than the default one on processors of several makers (measured
-by ``benchmarks/linear.py``).
+In training that is oneDNN's product, which is often quicker than the default one (``benchmarks/linear.py`` measures it).
 
-Generation works on a handful of vectors. A product with few rows costs what reading its weights costs. The math library's usual path first rearranges the weights
-and so reads them at a quarter of the memory's speed. Two other paths do not:
+Generation works on a handful of vectors. A product with few rows costs what reading its weights costs. The math
+library's usual path first rearranges the weights and so reads them at a fraction of the memory's speed. Two other paths
+do not:
 
 * one or two rows: ``weight @ x.T`` (with one row, of the row twice, which is the quicker kernel);
 * three to 32 rows: weights kept in the library's own blocked order, made at the first such call and kept beside the
