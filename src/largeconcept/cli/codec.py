@@ -1,15 +1,18 @@
-"""``largeconcept codec train`` and ``codec eval``."""
+"""``largeconcept codec train``, ``codec eval`` and ``codec fragility``."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from json import dumps
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from largeconcept.cli.common import Codec, InputLang, Json, echo, echo_json, log, split_overrides, table
+from largeconcept.cli.common import Codec, InputLang, Json, echo, echo_json, log, progress, split_overrides, table
 
 if TYPE_CHECKING:
     from largeconcept.codec.metrics import CodecReport
+    from largeconcept.types import ConceptCodec, Document
 
 STRENGTHS = (0.0, 0.1, 0.2, 0.3, 0.5)
 
@@ -66,25 +69,10 @@ def evaluate(
     """
     from largeconcept.codec import load_codec
     from largeconcept.codec.metrics import evaluate_codec
-    from largeconcept.data.documents import read_documents
-    from largeconcept.errors import DataError
-    from largeconcept.generate.texts import as_sentences
-    from largeconcept.languages import flores
-    from largeconcept.segment import build_segmenter
     from largeconcept.train.codec_job import parallel_pairs
 
     space = load_codec(codec)
-    code = None if lang is None else flores(lang)
-    documents = [as_sentences(document, build_segmenter(), code) for document in read_documents(inputs, lang=code)]
-    sentences: dict[str, list[str]] = {}
-    for document in documents:
-        if document.lang is None:
-            raise DataError("no language known", where=document.where or document.id, hint="give --input-lang")
-        sentences.setdefault(document.lang, []).extend(document.sentences)
-    for known in sorted(set(sentences) - set(space.languages)):
-        log(f"left out: {known} ({len(sentences.pop(known)):,} sentences), which this codec cannot write")
-    if not sentences:
-        raise DataError("no sentence in the codec's languages", expected=", ".join(space.languages))
+    documents, sentences = _read(inputs, lang, space)
     pairs: dict[tuple[str, str], list[tuple[str, str]]] = {}
     for source, left, target, right in parallel_pairs(documents):
         if {source, target} <= set(space.languages):
@@ -102,6 +90,103 @@ def evaluate(
         return
     for line in lines_of(report):
         echo(line)
+
+
+def fragility(
+    inputs: Annotated[list[str], typer.Argument(metavar="FILE...", help="Text or JSON lines; globs too.")],
+    out: Annotated[str, typer.Option("--out", help="Folder to write: scores.jsonl and the scorer.")],
+    codec: Codec = "starter",
+    lang: InputLang = None,
+    limit: Annotated[int, typer.Option("--limit", min=1, help="Sentences of a language at most.")] = 1000,
+    normalizer: Annotated[
+        str | None, typer.Option("--normalizer", help="Folder of the normalizer that models use. Default: fitted here.")
+    ] = None,
+    score: Annotated[str, typer.Option("--score", help="auto_bleu or chrf.")] = "auto_bleu",
+    levels: Annotated[int, typer.Option("--levels", min=1, max=99, help="Noise levels, evenly between 0 and 1.")] = 9,
+    seed: Annotated[int, typer.Option("--seed", help="Of noise and fit.")] = 0,
+    json: Json = False,
+) -> None:
+    """Measure which sentences noise destroys, and predict it.
+
+    Every sentence is encoded, noised at several levels, written greedily and compared with itself. A small network then
+    learns to predict the result from the concept; training a diffusion model can weigh concepts by it
+    (objective.weighting.type=fragility objective.weighting.fragility_scorer=OUT/scorer).
+    """
+    from pathlib import Path
+
+    from largeconcept.codec import load_codec
+    from largeconcept.codec.fragility import FragilityScorer, measure_fragility
+    from largeconcept.codec.normalizer import ConceptNormalizer
+    from largeconcept.io import atomic_path
+
+    space = load_codec(codec)
+    given = None if normalizer is None else ConceptNormalizer.from_pretrained(normalizer)
+    _, sentences = _read(inputs, lang, space)
+    rows = [(text, code) for code, texts in sentences.items() for text in spread(list(dict.fromkeys(texts)), limit)]
+    alphas = [n / (levels + 1) for n in range(1, levels + 1)]
+    with progress("decoding", unit="concepts") as update:
+        found = measure_fragility(
+            space,
+            [text for text, _ in rows],
+            [code for _, code in rows],
+            given,
+            alphas=alphas,
+            score=score,  # type: ignore[arg-type]
+            seed=seed,
+            on_progress=lambda done, total: update(done, total),
+        )
+    values = found.values.tolist()
+    with atomic_path(Path(out) / "scores.jsonl") as path, path.open("w", encoding="utf-8") as file:
+        for (text, code), value, scores in zip(rows, values, found.scores.tolist(), strict=True):
+            line = {"sentence": text, "lang": code, "fragility": value, "scores": scores}
+            file.write(dumps(line, ensure_ascii=False) + "\n")
+    about = {"codec": space.fingerprint, "score": score, "alphas": alphas, "seed": seed, "sentences": len(rows)}
+    scorer, fit = FragilityScorer.fit(found.concepts, found.values, seed=seed, metadata=about)
+    scorer.save_pretrained(Path(out) / "scorer")
+    curve = [(alpha, float(mean)) for alpha, mean in zip(alphas, found.scores.mean(0), strict=True)]
+    if json:
+        echo_json(
+            {
+                **about,
+                "mean_fragility": sum(values) / len(values),
+                "curve": curve,
+                "r2": fit.r2,
+                "correlation": fit.correlation,
+                "held_out": fit.num_held_out,
+            }
+        )
+        return
+    for text in table(["noise", f"mean {score}"], [[f"{alpha:.2f}", f"{mean:.3f}"] for alpha, mean in curve]):
+        echo(text)
+    order = sorted(range(len(rows)), key=lambda i: values[i])
+    echo("")
+    for title, chosen in (("most robust", order[:3]), ("most fragile", order[-3:][::-1])):
+        for i in chosen:
+            echo(f"{title}  {values[i]:.3f}  {rows[i][0]}")
+    echo(f"\nscorer: R² {fit.r2:.3f}, correlation {fit.correlation:.3f} on {fit.num_held_out} held-out sentences")
+    echo(f"{out}: scores.jsonl, scorer")
+
+
+def _read(inputs: Sequence[str], lang: str | None, space: ConceptCodec) -> tuple[list[Document], dict[str, list[str]]]:
+    """Return the documents, and the sentences of each language that the codec can write."""
+    from largeconcept.data.documents import read_documents
+    from largeconcept.errors import DataError
+    from largeconcept.generate.texts import as_sentences
+    from largeconcept.languages import flores
+    from largeconcept.segment import build_segmenter
+
+    code = None if lang is None else flores(lang)
+    documents = [as_sentences(document, build_segmenter(), code) for document in read_documents(inputs, lang=code)]
+    sentences: dict[str, list[str]] = {}
+    for document in documents:
+        if document.lang is None:
+            raise DataError("no language known", where=document.where or document.id, hint="give --input-lang")
+        sentences.setdefault(document.lang, []).extend(document.sentences)
+    for known in sorted(set(sentences) - set(space.languages)):
+        log(f"left out: {known} ({len(sentences.pop(known)):,} sentences), which this codec cannot write")
+    if not sentences:
+        raise DataError("no sentence in the codec's languages", expected=", ".join(space.languages))
+    return documents, sentences
 
 
 def spread(rows: list[Any], limit: int) -> list[Any]:

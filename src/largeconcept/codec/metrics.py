@@ -28,11 +28,16 @@ if TYPE_CHECKING:
 _TOKENIZERS = {"zho_Hans": "zh", "zho_Hant": "zh", "jpn_Jpan": "char", "tha_Thai": "char", "kor_Hang": "char"}
 
 
+def bleu_tokenizer(lang: str) -> str:
+    """Return the name of the sacrebleu tokenizer for a language."""
+    return _TOKENIZERS.get(lang, "13a")
+
+
 def bleu(hypotheses: Sequence[str], references: Sequence[str], lang: str = "eng_Latn") -> float:
     """Corpus BLEU (0–100) by sacrebleu, tokenised for the language."""
     from sacrebleu import corpus_bleu
 
-    return float(corpus_bleu(list(hypotheses), [list(references)], tokenize=_TOKENIZERS.get(lang, "13a")).score)
+    return float(corpus_bleu(list(hypotheses), [list(references)], tokenize=bleu_tokenizer(lang)).score)
 
 
 def chrf(hypotheses: Sequence[str], references: Sequence[str]) -> float:

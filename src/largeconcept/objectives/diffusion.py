@@ -16,7 +16,7 @@ from pydantic import Field
 from largeconcept.config import Config
 from largeconcept.diffusion.parameterization import PredictionType, add_noise, target, to_x_0
 from largeconcept.diffusion.schedules import NoiseSchedule, NoiseScheduleConfig
-from largeconcept.diffusion.weighting import WeightingConfig, loss_weights, normalize_expected
+from largeconcept.diffusion.weighting import WeightingConfig, fragility_weights, loss_weights, normalize_expected
 from largeconcept.errors import ConfigError
 from largeconcept.objectives.base import (
     config_of,
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
+    from largeconcept.codec.fragility import FragilityScorer
     from largeconcept.codec.normalizer import ConceptNormalizer
     from largeconcept.diffusion.random import StepRandom
     from largeconcept.types import ConceptBatch, Loss
@@ -59,7 +60,7 @@ class DiffusionConfig(Config):
         dropout_mode: ``rows`` decides for each concept by itself; ``meta`` takes exactly ``floor((T - 1) · share)`` of
             the padded positions but never the first one, the same ones for the whole unsupervised batch, as the
             reference.
-        weighting: loss weight of each timestep.
+        weighting: loss weight of each timestep, or of each concept by its fragility.
         timesteps: distribution of the timesteps.
         rmse: take the root of each concept's squared error.
         timestep_buckets: number of ranges of timesteps whose error is a metric of its own; 0 turns that off.
@@ -96,6 +97,7 @@ class DiffusionObjective:
         self.normalizer = normalizer
         self._schedules: dict[NoiseScheduleConfig, NoiseSchedule] = {}
         self._tables: dict[Any, Tensor] = {}
+        self._scorer: FragilityScorer | None = None
 
     def __call__(self, model: nn.Module, batch: ConceptBatch, rng: StepRandom) -> Loss:
         """Draw timesteps, noise and dropped rows, and return the loss of a batch.
@@ -124,7 +126,8 @@ class DiffusionObjective:
         wanted = target(x_0, eps, alpha, sigma, kind)
         error = squared_error(prediction, wanted, self.config.rmse)
         count = mask.sum().float()
-        weighted = error * self._weights(schedule, kind, timesteps, mask, count) * target_weights(batch, mask.shape[1])
+        weights = self._weights(schedule, kind, timesteps, x_0, mask, count)
+        weighted = error * weights * target_weights(batch, mask.shape[1])
 
         plain = squared_error(prediction.detach(), wanted)
         metrics = {"mse": (masked_sum(plain, mask), count)}
@@ -176,11 +179,14 @@ class DiffusionObjective:
         return dropped.expand(len(ids), size)
 
     def _weights(
-        self, schedule: NoiseSchedule, kind: PredictionType, timesteps: Tensor, mask: Tensor, count: Tensor
+        self, schedule: NoiseSchedule, kind: PredictionType, timesteps: Tensor, x_0: Tensor, mask: Tensor, count: Tensor
     ) -> Tensor | float:
         config = self.config.weighting
         if config.type == "none":
             return 1.0
+        if config.type == "fragility":
+            weights = self._fragility_weights(x_0)
+            return weights * (count / masked_sum(weights, mask)) if config.normalize == "batch" else weights
 
         def build() -> Tensor:
             weights = loss_weights(schedule.snr, config, kind)
@@ -190,6 +196,21 @@ class DiffusionObjective:
 
         weights = self._table((schedule.config, kind), timesteps.device, build)[timesteps]
         return weights * (count / masked_sum(weights, mask)) if config.normalize == "batch" else weights
+
+    def _fragility_weights(self, x_0: Tensor) -> Tensor:
+        """Return (B, T) weights of (B, T, C) normalised targets, divided by their mean where that is a constant."""
+        import torch
+
+        config = self.config.weighting
+        if self._scorer is None:
+            from largeconcept.codec.fragility import FragilityScorer
+
+            assert config.fragility_scorer is not None
+            self._scorer = FragilityScorer.from_pretrained(config.fragility_scorer)
+        scorer = self._scorer.to(x_0.device)
+        mean = 1.0 if config.normalize == "batch" else scorer.mean_weight(config.fragility_a, config.fragility_b)
+        with torch.no_grad():
+            return fragility_weights(scorer(self.normalizer.denormalize(x_0)), config) / mean
 
     def _buckets(
         self, error: Tensor, timesteps: Tensor, mask: Tensor, num_timesteps: int
