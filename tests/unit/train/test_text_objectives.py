@@ -1,0 +1,108 @@
+"""Training on the text beside the concepts: through a codec's decoder, and of a token model."""
+
+import shutil
+
+import pytest
+import torch
+from training_data import WORDS, toy_run
+
+from largeconcept.codec.autoencoder import AutoencoderCodec
+from largeconcept.codec.network import AutoencoderConfig, AutoencoderNetwork
+from largeconcept.codec.tokenizer import Tokenizer
+from largeconcept.data.build import build_concepts
+from largeconcept.errors import ConfigError
+from largeconcept.io import read_safetensors
+from largeconcept.models import ThroughDecoderConceptModel, TokenLM, load_model
+from largeconcept.objectives import OBJECTIVES
+from largeconcept.recipes.baseline import token_lm_like
+from largeconcept.train.config import RunConfig
+from largeconcept.train.loop import Callbacks, Trainer
+from largeconcept.train.meters import read_lines
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A saved codec with random weights, and the toy documents in its concepts."""
+    from training_data import build_toy_dataset
+
+    folder = tmp_path_factory.mktemp("text")
+    build_toy_dataset(folder, documents=40)
+    tokenizer = Tokenizer.train([" ".join(WORDS)] * 50, vocab_size=285)
+    torch.manual_seed(0)
+    shape = {"dim": 16, "width": 16, "num_heads": 2, "vocab_size": 285, "encoder_layers": 1, "decoder_layers": 1}
+    network = AutoencoderNetwork(AutoencoderConfig(**shape, memory_tokens=2, pooling_heads=2, max_tokens=32))
+    AutoencoderCodec(network, tokenizer).save_pretrained(folder / "codec")
+    shutil.rmtree(folder / "data")
+    for split in ("train", "validation"):
+        build_concepts(folder / f"{split}.jsonl", folder / "data", str(folder / "codec"), split=split, lang="eng_Latn")
+    return folder
+
+
+def run(folder, out, family, **changes):
+    validation = {"sources": [{"path": str(folder / "data"), "split": "validation"}]}
+    sizes = {"batch_concepts": 48, "max_length": 12}
+    plain = toy_run(folder / "data", out, "mse", validation={**validation, **sizes}, **changes)
+    plain["model"] |= {"type": "through_decoder"}
+    plain["objective"] = {"type": "through_decoder", "max_sentences": 20, "mse_weight": 0.1}
+    config = RunConfig.from_dict(plain)
+    if family == "token_lm":
+        config = token_lm_like(config, out=out)
+        small = {"model_dim": 16, "num_heads": 2, "num_layers": 1, "ffn_dim": 32}
+        config = RunConfig.from_dict({**config.to_dict(), "model": {**config.model.to_dict(), **small}})
+    return config
+
+
+def fit(config, callbacks=None):
+    return Trainer(config, callbacks, progress=False).fit()
+
+
+@pytest.mark.parametrize("family", ["through_decoder", "token_lm"])
+def test_it_learns_and_a_resumed_run_equals_an_undisturbed_one(folder, tmp_path, family):
+    one = run(folder, tmp_path / "one", family, train__max_steps=14, optim__lr=1e-2)
+    assert one.data.sentences is None  # the objective asks for the text
+    undisturbed = fit(one)
+    least = {"through_decoder": 0.995, "token_lm": 0.97}[family]  # a decoder with random weights hardly listens
+    assert sum(undisturbed.losses[-4:]) < least * sum(undisturbed.losses[:4])
+    name = {"through_decoder": "token_accuracy", "token_lm": "next_token_nats"}[family]
+    assert f"validation/ema/{name}" in undisturbed.metrics
+    assert name in read_lines(tmp_path / "one" / "metrics.jsonl")[0]
+
+    def stop(step, result):
+        if step == 7:
+            raise KeyboardInterrupt
+
+    two = run(folder, tmp_path / "two", family, train__max_steps=14, optim__lr=1e-2)
+    with pytest.raises(KeyboardInterrupt):
+        fit(two, Callbacks(on_step=stop))
+    assert fit(two).losses == undisturbed.losses[4:]
+    weights = [read_safetensors(tmp_path / name / "model" / "model.safetensors") for name in ("one", "two")]
+    assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
+    model = load_model(tmp_path / "one" / "model")
+    assert isinstance(model, TokenLM if family == "token_lm" else ThroughDecoderConceptModel)
+
+
+def test_the_decoder_stays_as_it_is(folder, tmp_path, monkeypatch):
+    module, _, name = OBJECTIVES["through_decoder"].partition(":")
+    objective = getattr(__import__(module, fromlist=[name]), name)
+    seen = []
+    opened = objective.open_codec
+
+    def open_codec(self, *arguments):
+        opened(self, *arguments)
+        seen.append(self.decoder)
+
+    monkeypatch.setattr(objective, "open_codec", open_codec)
+    fit(run(folder, tmp_path, "through_decoder", train__max_steps=2))
+    assert seen[0].fingerprint == AutoencoderCodec.from_pretrained(folder / "codec").fingerprint
+
+
+def test_a_codec_that_does_not_fit_is_one_error(folder, tmp_path):
+    config = run(folder, tmp_path, "through_decoder", train__max_steps=2)
+    for codec, message in (
+        ("starter", r"objective\.codec: starter: the codec is of another concept space"),
+        (str(tmp_path / "none"), r"objective\.codec: the codec cannot be loaded"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            fit(config.override(f"objective.codec={codec}"))
+    with pytest.raises(ConfigError, match=r"model\.vocab_size: .*expected 285; got 301"):
+        fit(run(folder, tmp_path, "token_lm", train__max_steps=2).override("model.vocab_size=301"))
