@@ -6,17 +6,22 @@ Shape letters: S concepts of a sequence, C concept dimension.
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from largeconcept.data.plans import paragraph_windows
+from largeconcept.data.affixes import END_OF_TEXT
+from largeconcept.data.plans import END_OF_PARAGRAPH, paragraph_windows
 from largeconcept.data.reader import ConceptDataset, ConceptTable
 from largeconcept.errors import CheckpointError, DataError
 from largeconcept.types import ROLES
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Vectors = npt.NDArray[np.floating[Any]]
 _CONCEPT, _BREAK, _PLAN, _END = (ROLES.index(name) for name in ("concept", "break", "plan", "end"))
@@ -113,6 +118,44 @@ def sample_id(source: int, document: str, window: int) -> int:
     """Return a stable id in [0, 2**63) for a window of a document."""
     data = f"{source}\0{window}\0{document}".encode("utf-8", "replace")
     return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little") >> 1
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedDocument:
+    """A whole document as a planning model reads it.
+
+    Attributes:
+        concepts: (S, C) float32: plans, paragraphs, breaks, end.
+        roles: (S,) int64 indices into :data:`~largeconcept.types.ROLES`.
+    """
+
+    concepts: Tensor
+    roles: Tensor
+
+    @property
+    def scored(self) -> Tensor:
+        """(S,) boolean: the sentences of paragraphs, by which models with and without plans can be compared."""
+        return self.roles == _CONCEPT
+
+
+def planned_documents(
+    dataset: ConceptDataset, *, break_text: str = END_OF_PARAGRAPH, end_text: str | None = END_OF_TEXT
+) -> Iterator[PlannedDocument]:
+    """Yield the documents of a dataset with plans, each in one piece, in the dataset's order.
+
+    Raises:
+        DataError: the dataset has no plans or no such affixes, or is damaged.
+    """
+    import torch
+
+    if not dataset.planned:
+        raise DataError("the dataset has no plans", where=dataset.folder, hint="build it with plan=first_sentence")
+    affixes = dataset.affixes
+    end = None if end_text is None else affixes[end_text].numpy()[None]
+    options = SequenceOptions(sys.maxsize, 1, end, None, pairs=False, pause=affixes[break_text].numpy()[None])
+    for sequence in SourceStream(dataset, 0, options, None, Omissions()).once():
+        concepts = np.concatenate([piece.astype(np.float32) for piece in sequence.pieces])
+        yield PlannedDocument(torch.from_numpy(concepts), torch.tensor(sequence.roles))
 
 
 class SourceStream:

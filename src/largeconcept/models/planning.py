@@ -47,11 +47,14 @@ class PlanningConfig(Config):
     Attributes:
         body: configuration of the model that predicts the concepts; the paper's is a one-tower.
         break_threshold: cosine similarity to the break concept, in normalised space, from which a concept is a break.
+        plan: what the plans are that it learns to write: the ``first_sentence`` of a paragraph, the ``title`` above it
+            or one that is ``given``; ``None`` when not known. It decides nothing but how texts are laid out around it.
     """
 
     type: Literal["planning"] = "planning"
     body: BodyConfig = OneTowerConfig()
     break_threshold: float = Field(default=0.9, gt=0, le=1)
+    plan: Literal["first_sentence", "title", "given"] | None = None
 
     @property
     def concept_dim(self) -> int:

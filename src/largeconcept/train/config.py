@@ -95,6 +95,8 @@ class RunConfig(Config):
         validation: held-out data for the loss inside training; ``null`` for none.
         normalizer: ``fit`` (robust statistics of the training data), ``robust``, ``standard``, ``meta`` or ``none`` to
             choose the statistics, or the folder of a saved normalizer.
+        quantizer: where a quantised model's codebooks come from: ``fit`` (from the training data, before the first
+            step), or the folder of a saved quantizer, whose normalizer must be the run's.
         optim, schedule, train: optimiser, learning rate, loop.
     """
 
@@ -103,6 +105,7 @@ class RunConfig(Config):
     data: LoaderConfig
     validation: LoaderConfig | None = None
     normalizer: str = "fit"
+    quantizer: str = "fit"
     optim: OptimConfig = OptimConfig()
     schedule: LRConfig = LRConfig()
     train: LoopConfig = LoopConfig()

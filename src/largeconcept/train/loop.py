@@ -32,6 +32,7 @@ from largeconcept.train.meters import Meters, MetricWriter, Reporter
 from largeconcept.train.optim import build_optimizers
 from largeconcept.train.parallel import Parallel
 from largeconcept.train.precision import resolve_precision
+from largeconcept.train.quantizer import prepare_codebooks
 from largeconcept.train.schedule import lr_factor
 from largeconcept.train.setup import (
     StepSource,
@@ -43,6 +44,7 @@ from largeconcept.train.setup import (
     open_validation,
     prepare_model,
     prepare_normalizer,
+    tell_breaks,
     validation_batches,
 )
 from largeconcept.train.step import Stepper, StepResult, add_metrics, evaluate, gather_metrics
@@ -164,6 +166,8 @@ class _Run:
         self._prepare_folder()
         self.normalizer = prepare_normalizer(config, self.datasets, self.out, parallel, resumed=start is not None)
         self.model = prepare_model(config, parallel)
+        tell_breaks(self.model, self.loader, self.normalizer)
+        prepare_codebooks(config, self.model, self.datasets, self.normalizer, self.out, parallel, start is not None)
         self.objective = open_objective(build_objective(objective, self.normalizer), self.loader, parallel)
         gradients = parallel.prepare(self.model)
         self.optimizers = build_optimizers(self.model, config.optim)

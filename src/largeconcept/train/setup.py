@@ -18,6 +18,7 @@ from largeconcept.data.loader import ConceptLoader, LoaderConfig
 from largeconcept.data.reader import ConceptDataset
 from largeconcept.errors import ConceptLMError, ConfigError, DataError, TrainingError
 from largeconcept.io import write_json
+from largeconcept.models.planning import PlanningConceptModel
 from largeconcept.models.registry import build_model, load_model, save_model
 from largeconcept.objectives.base import NeedsCodec, Objective
 from largeconcept.train.config import RunConfig
@@ -92,13 +93,21 @@ def fit_normalizer(
     A weight of a mixture counts here as it does in training: a dataset gives concepts in proportion to it, and gives
     them more than once only when it is too small for its share.
     """
-    total = min(max_samples, sum(dataset.num_concepts for dataset in datasets))
-    if len(datasets) == 1:
-        stream = _concepts(datasets[0], 1)
-    else:
-        shares = [max(1, round(total * weight / sum(weights))) for weight in weights]
-        stream = (part for dataset, share in zip(datasets, shares, strict=True) for part in _share(dataset, share))
+    stream = concept_stream(datasets, weights, max_samples)
     return ConceptNormalizer.fit(stream, method=cast(NormalizerMethod, method), max_samples=max_samples, seed=seed)
+
+
+def concept_stream(datasets: list[ConceptDataset], weights: list[float], max_samples: int) -> Iterator[Tensor]:
+    """Yield (N, C) float32 concepts of a mixture, in the codec's space.
+
+    A single dataset is yielded whole; of several, about ``max_samples`` concepts in proportion to the weights.
+    """
+    if len(datasets) == 1:
+        yield from _concepts(datasets[0], 1)
+        return
+    total = min(max_samples, sum(dataset.num_concepts for dataset in datasets))
+    for dataset, weight in zip(datasets, weights, strict=True):
+        yield from _share(dataset, max(1, round(total * weight / sum(weights))))
 
 
 def _concepts(dataset: ConceptDataset, stride: int) -> Iterator[Tensor]:
@@ -175,6 +184,27 @@ def prepare_model(config: RunConfig, parallel: Parallel) -> nn.Module:
             hint="copy its config.json into model",
         )
     return model.float().to(parallel.device)
+
+
+def tell_breaks(model: nn.Module, loader: ConceptLoader, normalizer: ConceptNormalizer) -> None:
+    """Give a planning model the break concept of the data; other models need nothing.
+
+    Raises:
+        ConfigError: the data has no plans, or plans of another kind than the model's.
+    """
+    if not isinstance(model, PlanningConceptModel):
+        return
+    if loader.break_concept is None:
+        hint = "build it with --plan, and leave data.plans unset"
+        raise ConfigError("a planning model needs planned data", where="data", got="no plans", hint=hint)
+    if model.config.plan not in (None, loader.plan_kind):
+        raise ConfigError(
+            "the plans of the data are of another kind than the model's",
+            where="model.plan",
+            got=model.config.plan,
+            expected=loader.plan_kind,
+        )
+    model.set_break(normalizer.normalize(loader.break_concept.to(model.break_concept.device)))
 
 
 class StepSource:
