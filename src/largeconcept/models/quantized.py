@@ -16,14 +16,22 @@ and s_{k+1} adds the centroid that was taken. So a concept costs Q evaluations o
 always a sum of centroids. Codebooks belong to the model and are saved with it; they are fitted on the training data
 before the first step, or loaded.
 
-Note: with one output table for all codebooks the logits of codebook k + 1 get a bias of their own, (Q, V) numbers that
-hold how often each centroid is used.
+Logits come from one output table (D, V) for all codebooks, as in the paper, or from the codebooks themselves: with
+``logits="codebook"`` the head finds a vector h like the continuous one's and
+
+    logits_v = a_k (⟨h, c_v⟩ − ½ ‖c_v‖²),    the Gaussian likelihood of h = r̂ ± 1/√a_k, up to a constant,
+
+which has fewer parameters and knows from the start which centroids are alike.
+
+Note: either way the logits of codebook k + 1 get a bias of their own, (Q, V) numbers that hold how often each centroid
+is used.
 
 Shape letters: B batch, S concepts, T noisy rows, C concept dimension, D width, Q codebooks, V centroids of a codebook.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import ClassVar, Literal
 
@@ -48,6 +56,7 @@ class QuantizedConfig(TransformerConfig):
         num_quantizers: Q, the number of codebooks.
         codebook_size: V, centroids of each.
         head: ``discrete`` gives logits of the next codebook, ``continuous`` a vector.
+        logits: of a discrete head: ``table`` or ``codebook``, see above.
         target: what the vector of a continuous head is: the whole concept, or the ``residual`` that the centroids so
             far leave. The loss is the same; the second starts from what is known.
         fit_samples: most concepts that the codebooks are fitted on, when they are.
@@ -61,6 +70,7 @@ class QuantizedConfig(TransformerConfig):
     num_quantizers: int = Field(default=64, ge=1)
     codebook_size: int = Field(default=8192, ge=2)
     head: Literal["discrete", "continuous"] = "discrete"
+    logits: Literal["table", "codebook"] = "table"
     target: Literal["concept", "residual"] = "concept"
     fit_samples: int = Field(default=2_000_000, ge=2)
     fit_passes: int = Field(default=0, ge=0)
@@ -82,9 +92,13 @@ class QuantizedConceptModel(OneTower):
         levels = config.num_quantizers
         decoder = OneTowerStack(config, config.num_layers, lambda dim: nn.Embedding(levels + 1, dim), clean=levels)
         discrete = config.head == "discrete"
-        super().__init__(config, decoder, config.codebook_size if discrete else config.concept_dim)
+        table = discrete and config.logits == "table"
+        super().__init__(config, decoder, config.codebook_size if table else config.concept_dim)
         self.config = config
         self.level_bias = nn.Parameter(torch.zeros(levels, config.codebook_size)) if discrete else None
+        # Logarithms of a_k; at first the products with centroids, sums over C channels, are of order 1.
+        start = torch.full((levels,), -0.5 * math.log(config.concept_dim))
+        self.log_precision = nn.Parameter(start) if discrete and not table else None
         self.quantizer = ResidualVectorQuantizer(
             QuantizerConfig(
                 dim=config.concept_dim, num_quantizers=config.num_quantizers, codebook_size=config.codebook_size
@@ -155,9 +169,16 @@ class QuantizedConceptModel(OneTower):
             DataError: shapes or types do not fit together, or a document longer than the learned positions.
         """
         out = super().forward(x, noisy, timesteps, lengths, source_lengths, unconditional)
-        if self.level_bias is not None:
-            return out + F.embedding(timesteps, self.level_bias)
-        return out + noisy if self.config.target == "residual" else out
+        if self.level_bias is None:
+            return out + noisy if self.config.target == "residual" else out
+        if self.log_precision is not None:
+            # Rows of one level together: one host synchronisation, instead of a codebook for each row.
+            flat = timesteps.flatten()
+            order, counts = flat.argsort(stable=True), torch.bincount(flat, minlength=self.config.num_quantizers)
+            parts = torch.split(out.flatten(0, 1)[order], counts.tolist())
+            logits = torch.cat([self._likelihood(part, level) for level, part in enumerate(parts)])
+            out = logits[order.argsort()].view(*timesteps.shape, -1)
+        return out + F.embedding(timesteps, self.level_bias)
 
     def predict(
         self, partial: Tensor, level: int, time: Tensor, context: CleanContext, *, guided: bool = False
@@ -167,10 +188,20 @@ class QuantizedConceptModel(OneTower):
         ``time`` is :meth:`plan`'s entry for the level. With ``guided`` also returns the outputs without context.
         """
         out = self.denoise(partial, time, context, guided=guided)
+        if isinstance(out, tuple):
+            return self._finish(out[0], partial, level), self._finish(out[1], partial, level)
+        return self._finish(out, partial, level)
+
+    def _finish(self, out: Tensor, partial: Tensor, level: int) -> Tensor:
+        if self.log_precision is not None:
+            out = self._likelihood(out, level)
         if self.level_bias is not None:
-            shift = self.level_bias[level].float()
-        elif self.config.target == "residual":
-            shift = partial
-        else:
-            return out
-        return (out[0] + shift, out[1] + shift) if isinstance(out, tuple) else out + shift
+            return out + self.level_bias[level].float()
+        return out + partial if self.config.target == "residual" else out
+
+    def _likelihood(self, found: Tensor, level: int) -> Tensor:
+        """Return (…, V) logits of vectors (…, C) for codebook ``level`` + 1."""
+        assert self.log_precision is not None
+        codebook = self.quantizer.codebooks[level].float()
+        scores = found @ codebook.t() - 0.5 * codebook.square().sum(dim=-1)
+        return scores * self.log_precision[level].float().exp()

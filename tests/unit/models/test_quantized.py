@@ -21,7 +21,7 @@ from largeconcept.objectives.quantized import QuantizedObjective, QuantizedObjec
 from largeconcept.types import ConceptBatch
 
 DIM, LEVELS, SIZE = 16, 3, 8
-HEADS = ["quantized", "quantized_continuous"]
+HEADS = ["quantized", "quantized_codebook", "quantized_continuous"]
 NORMALIZER = ConceptNormalizer.identity(DIM)
 
 
@@ -46,7 +46,7 @@ def partial_sums(model, x, levels):
 def test_golden_values():
     x, levels = concepts(1, 4), torch.tensor([[0, 2, 1, 0]])
     found = []
-    for name in HEADS:
+    for name in (HEADS[0], HEADS[2]):
         model = small_model(name)
         with torch.no_grad():
             out = model(x, 0.5 * x, levels)
@@ -69,6 +69,16 @@ def test_what_a_row_sees(target):
                 changed[which][:, j] = changed[which][:, j] + 1 if which < 2 else (levels[:, j] + 1) % LEVELS
                 moved = ((model(*changed) - before).abs().amax(dim=(0, 2)) > 1e-5).nonzero().flatten().tolist()
                 assert moved == (list(range(j + 1, 6)) if which == 0 else [j])
+
+
+def test_logits_from_codebooks_are_the_likelihood_of_a_vector():
+    model = small_model("quantized_codebook")
+    found = concepts(1, 5)[0]
+    precision = float(model.log_precision[1].detach().exp())
+    centroids = model.quantizer.codebooks[1]
+    normal = torch.distributions.Normal(centroids, precision**-0.5)
+    expected = normal.log_prob(found.unsqueeze(1)).sum(-1).log_softmax(-1)
+    torch.testing.assert_close(model._likelihood(found, 1).log_softmax(-1), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_residual_head_adds_what_is_known():
@@ -96,8 +106,9 @@ def test_generation_form_equals_training_form(model):
                 torch.testing.assert_close(blind, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_discrete_loss_is_the_cross_entropy_of_the_next_index():
-    model, x = small_model("quantized"), concepts(2, 4)
+@pytest.mark.parametrize("name", ["quantized", "quantized_codebook"])
+def test_discrete_loss_is_the_cross_entropy_of_the_next_index(name):
+    model, x = small_model(name), concepts(2, 4)
     levels = torch.tensor([[0, 1, 2, 0], [2, 2, 1, 0]])
     indices = model.quantizer.encode(x)
     expected = 0.0
@@ -179,7 +190,7 @@ def test_a_model_that_knows_the_indices_generates_the_quantised_concept():
         indices = model.quantizer.encode(x)
 
         def tell(partial, level, time, context, guided=False, model=model, indices=indices, name=name):
-            truth = F.one_hot(indices[..., level], SIZE).float() if name == "quantized" else x
+            truth = x if name == "quantized_continuous" else F.one_hot(indices[..., level], SIZE).float()
             return (truth, torch.zeros_like(truth)) if guided else truth
 
         model.predict = tell
