@@ -7,6 +7,10 @@ document:
   rightly farther away than the mean of what could follow, so it never selects a model.
 * ``contrastive_accuracy``: share of concepts of *other* documents that are farther from the prediction than the truth
   is. Chance is 0.5.
+* ``paraphrase`` (PAR): the greatest cosine of a prediction to a concept before it, over the same for the truth; above 1
+  the model repeats the text more than its author does.
+* ``round_trip_l2`` (with a codec): as ``l2``, of the prediction after it was decoded to text and encoded again. Close
+  to ``l2`` when predictions lie where the decoder can read them.
 
 Shape letters: B windows, S concepts, C concept dimension, N predictions, M concepts in the pool of distractors.
 """
@@ -23,21 +27,30 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from largeconcept.data.reader import ConceptDataset
+from largeconcept.data.sequences import planned_documents
 from largeconcept.errors import ConfigError, DataError
 from largeconcept.generate.loop import predict_teacher_forced
 from largeconcept.generate.options import GenerationOptions
+from largeconcept.models.planning import PlanningConceptModel
 
 if TYPE_CHECKING:
     from rich.table import Table
     from torch import nn
 
     from largeconcept.codec.normalizer import ConceptNormalizer
-    from largeconcept.data.reader import ConceptDataset
 
-METRICS = ("l2", "contrastive_accuracy")
+METRICS = {
+    "l2": "l2 (lower is better)",
+    "contrastive_accuracy": "contrastive accuracy (higher)",
+    "paraphrase": "paraphrase",
+    "round_trip_l2": "round-trip l2 (lower)",
+}
 Predict = Callable[[Tensor, Tensor, list[int]], Tensor]
 """``predict(x, lengths, sample_ids)``: normalised (B, S, C) windows to (B, S, C) normalised predictions, entry i for
 concept i given those before it."""
+RoundTrip = Callable[[Tensor, list[str | None]], Tensor]
+"""``round_trip(concepts, languages)``: (N, C) concepts, written in these languages and read again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,12 +112,15 @@ class NextConceptReport:
         caption = f"{self.num_predictions} predictions in {self.num_documents} documents; 95 % intervals"
         table = Table(title=title, caption=caption)
         table.add_column("predictor")
-        table.add_column("l2 (lower is better)", justify="right")
-        table.add_column("contrastive accuracy (higher)", justify="right")
+        shown = [metric for metric in METRICS if metric in self.scores["model"]]
+        for metric in shown:
+            table.add_column(METRICS[metric], justify="right")
         for name, group in self.scores.items():
-            table.add_row(name.replace("_", " "), *(str(group[metric]) for metric in METRICS))
+            table.add_row(name.replace("_", " "), *(str(group.get(metric, "–")) for metric in shown))
         for name, group in self.differences.items():
-            table.add_row(f"model − {name.replace('_', ' ')}", *(str(group[metric]) for metric in METRICS), style="dim")
+            table.add_row(
+                f"model − {name.replace('_', ' ')}", *(str(group.get(metric, "–")) for metric in shown), style="dim"
+            )
         return table
 
 
@@ -115,6 +131,7 @@ def evaluate_next_concept(
     *,
     training_mean: Tensor | None = None,
     options: GenerationOptions | None = None,
+    round_trip: RoundTrip | None = None,
     limit: int | None = None,
     seed: int = 0,
     pool: int = 4096,
@@ -128,10 +145,13 @@ def evaluate_next_concept(
     Args:
         model: a model of any family.
         documents: a dataset, or anything that yields (S, C) tensors or objects with such ``concepts``, in the codec's
-            space.
+            space. Where these have a boolean (S,) ``scored``, only the concepts so marked are scored, and serve as
+            distractors. A planning model reads a dataset with plans as it was trained to, and is scored by the
+            sentences of paragraphs alone: neither plans nor breaks count.
         normalizer: of the model.
         training_mean: (C,) mean concept of the *training* data, for the baseline of that name; left out without it.
         options: sampler settings of a diffusion model; the defaults of generation, with ``seed``, when ``None``.
+        round_trip: writes and reads concepts again, for ``round_trip_l2``; see :func:`through_text`.
         limit: use at most this many documents that have something to predict.
         seed: of the pool and of the bootstrap.
         pool: most concepts to take distractors from; drawn at random from all documents.
@@ -147,6 +167,8 @@ def evaluate_next_concept(
         ConfigError: a setting out of range, or sampler settings that do not fit the model.
     """
     settings = options if options is not None else GenerationOptions(seed=seed)
+    if isinstance(model, PlanningConceptModel) and isinstance(documents, ConceptDataset) and documents.planned:
+        documents = planned_documents(documents)
 
     def predict(x: Tensor, lengths: Tensor, sample_ids: list[int]) -> Tensor:
         return predict_teacher_forced(model, x, lengths, settings, sample_ids=sample_ids)
@@ -156,6 +178,7 @@ def evaluate_next_concept(
         documents,
         normalizer,
         training_mean=training_mean,
+        round_trip=round_trip,
         limit=limit,
         seed=seed,
         pool=pool,
@@ -184,6 +207,7 @@ def score_next_concept(
     normalizer: ConceptNormalizer,
     *,
     training_mean: Tensor | None = None,
+    round_trip: RoundTrip | None = None,
     limit: int | None = None,
     seed: int = 0,
     pool: int = 4096,
@@ -202,7 +226,8 @@ def score_next_concept(
         if value < least:
             raise ConfigError("out of range", where=name, got=value, expected=f"at least {least}")
     dim = normalizer.dim
-    texts = list(islice(_usable(documents, dim), limit))
+    usable = list(islice(_usable(documents, dim), limit))
+    texts = [text for text, _, _ in usable]
     if len(texts) < 2:
         raise DataError(
             "too few documents to evaluate on",
@@ -213,34 +238,78 @@ def score_next_concept(
     if training_mean is not None and training_mean.shape != (dim,):
         raise DataError("wrong shape", where="training_mean", expected=(dim,), got=tuple(training_mean.shape))
     windows = [
-        (owner, start, text[start : start + max_length])
-        for owner, text in enumerate(texts)
+        (owner, scored[start : start + max_length], text[start : start + max_length])
+        for owner, (text, scored, _) in enumerate(usable)
         for start in range(0, len(text) - 1, max_length)
         if len(text) - start >= 2
     ]
-    distractors, owners = _pool(texts, pool, seed)
+    distractors, owners = _pool([text[scored] for text, scored, _ in usable], pool, seed)
     if bool((owners == owners[0]).all()):
         raise ConfigError("the pool holds concepts of one document only", where="pool", got=pool, hint="raise it")
     center = distractors.mean(dim=0)  # distances do not change with it, rounding errors do
     distractors = distractors - center
 
-    rows: dict[str, list[tuple[int, Tensor]]] = {}
+    sums: dict[str, dict[str, np.ndarray]] = {}
+    counts = {metric: np.zeros(len(texts)) for metric in METRICS}
+    number = 0
     for place, predicted in _predictions(predict, windows, normalizer, batch_concepts, progress):
-        owner, _, text = windows[place]
-        truth, others = text[1:], distractors[owners != owner]
+        owner, scored, text = windows[place]
+        judged = scored[1:]
+        truth, others = text[1:][judged], distractors[owners != owner]
+        number += len(truth)
         guesses = {"model": predicted[1:], "copy_last": text[:-1]}
         if training_mean is not None:
-            guesses["training_mean"] = training_mean.detach().float().cpu().expand_as(truth)
-        for name, guess in guesses.items():
-            accuracy = contrastive_accuracy(guess - center, truth - center, others)
-            values = torch.stack([(guess - truth).double().norm(dim=-1), accuracy])
-            rows.setdefault(name, []).append((owner, values.sum(dim=1)))
-    counts = np.zeros(len(texts))
-    for owner, _, text in windows:
-        counts[owner] += len(text) - 1
-    sums = {name: _by_document(found, len(texts)) for name, found in rows.items()}
+            guesses["training_mean"] = training_mean.detach().float().cpu().expand_as(text[1:])
+        nearest = nearest_context(text[1:], text)[judged]
+        for name, everywhere in guesses.items():
+            guess = everywhere[judged]
+            found = {
+                "l2": (guess - truth).double().norm(dim=-1),
+                "contrastive_accuracy": contrastive_accuracy(guess - center, truth - center, others),
+                "paraphrase": nearest_context(everywhere, text)[judged],
+            }
+            if round_trip is not None and name == "model" and len(guess):
+                again = round_trip(guess, [usable[owner][2]] * len(guess))
+                found["round_trip_l2"] = (again - truth).double().norm(dim=-1)
+            of = sums.setdefault(name, {metric: np.zeros(len(texts)) for metric in found})
+            for metric, values in found.items():
+                of[metric][owner] += float(values.sum())
+        for metric in METRICS:
+            counts[metric][owner] += float(nearest.sum()) if metric == "paraphrase" else len(truth)
     scores, differences = _estimates(sums, counts, seed, num_bootstrap)
-    return NextConceptReport(scores, differences, len(texts), int(counts.sum()), len(distractors))
+    return NextConceptReport(scores, differences, len(texts), number, len(distractors))
+
+
+def through_text(codec: ConceptCodec, default_language: str | None = None) -> RoundTrip:
+    """Return a round trip through a codec: greedy decoding in the text's own language, then encoding.
+
+    Args:
+        codec: the concepts' codec.
+        default_language: what texts without a language, or in one that the codec cannot write, are written in; the
+            codec's first one by default.
+    """
+    fallback = default_language if default_language is not None else codec.languages[0]
+
+    def round_trip(concepts: Tensor, languages: list[str | None]) -> Tensor:
+        written = [lang if lang in codec.languages else fallback for lang in languages]
+        encoded: Tensor = codec.encode(codec.decode(concepts, written, method="greedy"), written)
+        return encoded.cpu()
+
+    return round_trip
+
+
+def nearest_context(concepts: Tensor, text: Tensor) -> Tensor:
+    """Return (n,) float64: the greatest cosine of concept i of (n, C) to the first i + 1 concepts of (n + 1, C).
+
+    Concept i stands in the place of concept i + 1 of the text.
+    """
+    cosines = _unit(concepts) @ _unit(text[:-1]).T
+    hidden = torch.ones_like(cosines, dtype=torch.bool).triu(1)
+    return cosines.masked_fill(hidden, -torch.inf).amax(dim=-1)
+
+
+def _unit(x: Tensor) -> Tensor:
+    return torch.nn.functional.normalize(x.double(), dim=-1)
 
 
 def contrastive_accuracy(predicted: Tensor, truth: Tensor, distractors: Tensor) -> Tensor:
@@ -260,8 +329,8 @@ def contrastive_accuracy(predicted: Tensor, truth: Tensor, distractors: Tensor) 
     return ((far > near) & ~ties).double().mean(dim=-1) + 0.5 * ties.double().mean(dim=-1)
 
 
-def _usable(documents: Iterable[Any], dim: int) -> Iterator[Tensor]:
-    """Yield (S, C) float32 tensors of the documents that have something to predict."""
+def _usable(documents: Iterable[Any], dim: int) -> Iterator[tuple[Tensor, Tensor, str | None]]:
+    """Yield (S, C) float32 concepts, which of them are scored, and the language, of documents to predict."""
     for index, document in enumerate(documents):
         concepts = document if isinstance(document, Tensor) else document.concepts
         where = f"document {getattr(document, 'id', index)}"
@@ -275,8 +344,10 @@ def _usable(documents: Iterable[Any], dim: int) -> Iterator[Tensor]:
             )
         if not bool(torch.isfinite(concepts).all()):
             raise DataError("a concept is not finite", where=where)
-        if len(concepts) >= 2:
-            yield concepts.detach().float().cpu()
+        marked = getattr(document, "scored", None)
+        scored = torch.ones(len(concepts), dtype=torch.bool) if marked is None else marked.cpu()
+        if bool(scored[1:].any()):
+            yield concepts.detach().float().cpu(), scored, getattr(document, "lang", None)
 
 
 def _pool(texts: list[Tensor], size: int, seed: int) -> tuple[Tensor, Tensor]:
@@ -291,7 +362,7 @@ def _pool(texts: list[Tensor], size: int, seed: int) -> tuple[Tensor, Tensor]:
 
 def _predictions(
     predict: Predict,
-    windows: list[tuple[int, int, Tensor]],
+    windows: list[tuple[int, Tensor, Tensor]],
     normalizer: ConceptNormalizer,
     batch_concepts: int,
     progress: Callable[[int, int], None] | None,
@@ -314,31 +385,35 @@ def _predictions(
             progress(done, total)
 
 
-def _by_document(found: list[tuple[int, Tensor]], number: int) -> np.ndarray:
-    """Add up the (metrics,) sums of windows: (documents, metrics)."""
-    sums = np.zeros((number, len(METRICS)))
-    for owner, values in found:
-        sums[owner] += values.numpy()
-    return sums
-
-
 def _estimates(
-    sums: dict[str, np.ndarray], counts: np.ndarray, seed: int, number: int
+    sums: dict[str, dict[str, np.ndarray]], counts: dict[str, np.ndarray], seed: int, number: int
 ) -> tuple[dict[str, dict[str, Estimate]], dict[str, dict[str, Estimate]]]:
-    """Means of all predictors, differences of the model to the baselines, and intervals by resampling documents."""
-    documents = len(counts)
+    """Ratios of sums of all predictors, differences of the model to the baselines, resampling documents."""
+    documents = len(counts["l2"])
     draws = np.random.default_rng((seed, 1)).multinomial(documents, np.full(documents, 1 / documents), size=number)
-    means = {name: values.sum(axis=0) / counts.sum() for name, values in sums.items()}
-    resampled = {name: (draws @ values) / (draws @ counts)[:, None] for name, values in sums.items()}
+    means: dict[str, dict[str, float]] = {}
+    resampled: dict[str, dict[str, np.ndarray]] = {}
+    with np.errstate(divide="ignore", invalid="ignore"):  # concepts that are all zero have no direction
+        for name, group in sums.items():
+            means[name] = {metric: values.sum() / counts[metric].sum() for metric, values in group.items()}
+            resampled[name] = {metric: (draws @ values) / (draws @ counts[metric]) for metric, values in group.items()}
 
-    def estimate(mean: np.ndarray, samples: np.ndarray) -> dict[str, Estimate]:
-        low, high = np.quantile(samples, [0.025, 0.975], axis=0)
-        return {m: Estimate(float(mean[i]), float(low[i]), float(high[i])) for i, m in enumerate(METRICS)}
+    def estimate(mean: float, samples: np.ndarray) -> Estimate:
+        low, high = np.quantile(samples, [0.025, 0.975])
+        return Estimate(float(mean), float(low), float(high))
 
-    scores = {name: estimate(means[name], resampled[name]) for name in sums}
+    scores = {
+        name: {metric: estimate(group[metric], resampled[name][metric]) for metric in group}
+        for name, group in means.items()
+    }
     differences = {
-        name: estimate(means["model"] - means[name], resampled["model"] - resampled[name])
-        for name in sums
+        name: {
+            metric: estimate(
+                means["model"][metric] - group[metric], resampled["model"][metric] - resampled[name][metric]
+            )
+            for metric in group
+        }
+        for name, group in means.items()
         if name != "model"
     }
     return scores, differences

@@ -1,5 +1,6 @@
 """Metrics of next-concept prediction, checked with predictors whose scores are known."""
 
+import io
 import json
 from types import SimpleNamespace
 
@@ -8,8 +9,15 @@ import torch
 from rich.console import Console
 
 from largeconcept.codec.normalizer import ConceptNormalizer, NormalizerConfig
+from largeconcept.codec.toy import ToyCodec
 from largeconcept.errors import ConfigError, DataError
-from largeconcept.eval.next_concept import contrastive_accuracy, evaluate_next_concept, score_next_concept
+from largeconcept.eval.next_concept import (
+    contrastive_accuracy,
+    evaluate_next_concept,
+    nearest_context,
+    score_next_concept,
+    through_text,
+)
 from largeconcept.generate.options import GenerationOptions
 from largeconcept.models import MSEConceptModel, MSEConfig, TwoTowerConceptModel, TwoTowerConfig
 
@@ -209,3 +217,55 @@ def test_bad_input_is_refused():
     for setting in ({"pool": 0}, {"pool": 1}, {"max_length": 1}, {"batch_concepts": 0}, {"num_bootstrap": 0}):
         with pytest.raises(ConfigError, match=next(iter(setting))):
             score_next_concept(oracle, documents, NORMALIZER, **setting)
+
+
+def test_paraphrase_by_hand():
+    text = torch.tensor([[1.0, 0.0], [0.0, 2.0], [3.0, 3.0]])
+    guess = torch.tensor([[2.0, 2.0], [-1.0, 0.0]])
+    half = 0.5**0.5
+    assert nearest_context(guess, text).tolist() == pytest.approx([half, 0.0], abs=1e-7)
+    assert nearest_context(text[1:], text).tolist() == pytest.approx([0.0, half], abs=1e-7)
+
+
+def test_paraphrase_of_copying_is_above_one_and_of_the_truth_is_one():
+    texts = [torch.randn(6, 8) + 1.0 for _ in range(5)]
+    truth = score_next_concept(lambda x, lengths, ids: x, texts, ConceptNormalizer.identity(8))
+    assert truth.scores["model"]["paraphrase"].mean == pytest.approx(1.0)
+    assert truth.scores["copy_last"]["paraphrase"].mean > 1.0
+    assert "round_trip_l2" not in truth.scores["model"]
+
+
+def test_round_trip_gets_predictions_in_the_language_of_their_text():
+    texts = [
+        SimpleNamespace(concepts=torch.randn(n, 8), lang=lang, id=lang) for n, lang in ((4, "deu_Latn"), (3, None))
+    ]
+    seen = []
+
+    def round_trip(concepts, languages):
+        seen.extend(languages)
+        return concepts + 1.0
+
+    report = score_next_concept(
+        lambda x, lengths, ids: x, texts, ConceptNormalizer.identity(8), round_trip=round_trip, num_bootstrap=10
+    )
+    assert sorted(map(str, seen)) == ["None"] * 2 + ["deu_Latn"] * 3
+    assert report.scores["model"]["l2"].mean == 0.0
+    assert report.scores["model"]["round_trip_l2"].mean == pytest.approx(8**0.5)
+    assert "round_trip_l2" not in report.scores["copy_last"]
+    assert "round-trip" in text_of(report)
+
+
+def text_of(report):
+    from rich.console import Console
+
+    console = Console(width=250, record=True, file=io.StringIO())
+    console.print(report.table())
+    return console.export_text()
+
+
+def test_through_text_writes_in_the_asked_language_or_the_codecs_own():
+    codec = ToyCodec()
+    round_trip = through_text(codec)
+    concepts = codec.encode(["One sentence.", "Another one."])
+    again = round_trip(concepts, [codec.languages[0], "xyz_Latn"])
+    assert again.shape == concepts.shape and again.device.type == "cpu"
