@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from largeconcept.codec.normalizer import ConceptNormalizer
+    from largeconcept.types import ConceptCodec
 
 METRICS = {
     "l2": "l2 (lower is better)",
