@@ -21,7 +21,9 @@ class Whole:
         return {"type": "whole"}
 
 
-def build_toy_dataset(folder: Path, documents: int = 60, dim: int = DIM, seed: int = 0) -> Path:
+def build_toy_dataset(
+    folder: Path, documents: int = 60, dim: int = DIM, seed: int = 0, plan: str | None = None
+) -> Path:
     """Build splits ``train`` and ``validation`` of random sentences; return the dataset folder."""
     folder.mkdir(parents=True, exist_ok=True)
     for number, split in enumerate(("train", "validation")):
@@ -32,7 +34,7 @@ def build_toy_dataset(folder: Path, documents: int = 60, dim: int = DIM, seed: i
             lines.append(json.dumps({"id": f"{split}{index}", "sentences": sentences}))
         source = folder / f"{split}.jsonl"
         source.write_text("\n".join(lines) + "\n")
-        build_concepts([source], folder / "data", codec=ToyCodec(dim), segmenter=Whole(), split=split)
+        build_concepts([source], folder / "data", codec=ToyCodec(dim), segmenter=Whole(), split=split, plan=plan)
     return folder / "data"
 
 

@@ -1,4 +1,4 @@
-"""Fragility: how badly a codec writes a sentence whose concept was disturbed (arXiv:2412.08821, §3.3 and §2.3.1).
+"""Fragility: how badly a codec writes a sentence whose concept was disturbed (arXiv:2412.08821, table 6).
 
 The paper defines, for a sentence w with concept x,
 
@@ -10,8 +10,8 @@ back unharmed from any noise) and 0 (never comes back).
 A :class:`FragilityScorer` predicts it from the concept alone, on a scale that begins at 0: ``F = 1 + fragility`` lies
 between 0 (robust) and 1 (fragile). Diffusion training can weigh concepts by ``sigmoid(a F + b)``.
 
-Note: the paper gives a = -4 and b = 3.5 but not the scale of its F. On the scale of 0 to 1 they weigh a robust concept
-0.97 and a fragile one 0.38; on that of -1 to 0 all weights would be between 0.97 and 1.
+Note: a = -4 and b = 3.5 are the paper's; on which scale its F lies is not clear. On that of 0 to 1 they weigh a robust
+concept 0.97 and a fragile one 0.38; on that of -1 to 0 all weights would lie between 0.97 and 1.
 
 Shape letters: N sentences, A noise levels, C concept dimension, D hidden width.
 """

@@ -27,7 +27,7 @@ class WeightingConfig(Config):
             the network predicts (LCM paper, table 6: clamp SNR). ``min_snr``: the weight that makes the loss *of x_0*
             count ``min(SNR, max_gamma)`` for the network's own prediction type (Hang et al., arXiv:2303.09556,
             section 3.4). ``fragility``: ``sigmoid(a F + b)`` for a concept of fragility F, whatever the timestep (LCM
-            paper, section 2.3.1); F is predicted by a scorer, between 0 (robust) and 1 (fragile).
+            paper, table 6); F is predicted by a scorer, between 0 (robust) and 1 (fragile).
         min_gamma, max_gamma: bounds of the ratio.
         fragility_scorer: folder of a scorer that ``largeconcept codec fragility`` made; it stays as it is.
         fragility_a, fragility_b: the paper's -4 and 3.5; a negative a makes fragile concepts count less.

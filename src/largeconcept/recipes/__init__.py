@@ -29,8 +29,18 @@ RECIPES: dict[str, str] = {
     "tiny.quantized": "largeconcept.recipes.tiny:quantized",
     "tiny.quantized_continuous": "largeconcept.recipes.tiny:quantized_continuous",
     "paper.base_1_6b": "largeconcept.recipes.paper:base_1_6b",
+    "paper.one_tower_1_6b": "largeconcept.recipes.paper:one_tower_1_6b",
     "paper.two_tower_1_6b": "largeconcept.recipes.paper:two_tower_1_6b",
     "paper.two_tower_7b": "largeconcept.recipes.paper:two_tower_7b",
+    "paper.quantized_1_6b": "largeconcept.recipes.paper:quantized_1_6b",
+    "paper.quantized_continuous_1_6b": "largeconcept.recipes.paper:quantized_continuous_1_6b",
+    "paper.planning_1_6b": "largeconcept.recipes.paper:planning_1_6b",
+    "paper.sonar_llm_39m": "largeconcept.recipes.paper:sonar_llm_39m",
+    "paper.sonar_llm_100m": "largeconcept.recipes.paper:sonar_llm_100m",
+    "paper.sonar_llm_300m": "largeconcept.recipes.paper:sonar_llm_300m",
+    "paper.sonar_llm_600m": "largeconcept.recipes.paper:sonar_llm_600m",
+    "paper.sonar_llm_900m": "largeconcept.recipes.paper:sonar_llm_900m",
+    "paper.sonar_llm_1_3b": "largeconcept.recipes.paper:sonar_llm_1_3b",
 }
 _MODULES = ("baseline", "paper", "tiny")
 __all__ = ["RECIPES", "baseline", "get_recipe", "list_recipes", "paper", "tiny"]
