@@ -215,14 +215,26 @@ def check_ids(sample_ids: Sequence[int] | None, batch: int) -> Sequence[int]:
     return sample_ids
 
 
-def check_room(model: nn.Module, room: int, max_concepts: int) -> None:
-    """Complain before any work is done; the last generated concept is never read, so it needs no position."""
+def concept_limit(model: nn.Module) -> int | None:
+    """Return how many concepts, prompt and new ones, the model's learned positions allow; ``None`` without any.
+
+    The last new concept is never read, so it needs no position; but in a one-tower it is *written* at its position.
+    """
     config = model.config
-    limit: int | None = config.max_positions if config.positions == "learned" else None  # type: ignore[union-attr, assignment]
-    if limit is not None and room - 1 > limit:
+    if config.positions != "learned":  # type: ignore[union-attr]
+        return None
+    size: int = config.max_positions  # type: ignore[union-attr, assignment]
+    return size if getattr(getattr(model, "body", model), "writes_at_positions", False) else size + 1
+
+
+def check_room(model: nn.Module, room: int, max_concepts: int) -> None:
+    """Complain before any work is done."""
+    limit = concept_limit(model)
+    if limit is not None and room > limit:
+        size: int = model.config.max_positions  # type: ignore[union-attr, assignment]
         raise DataError(
             "the prompt and the concepts to come are longer than the model's learned positions",
-            expected=f"at most {limit} concepts",
+            expected=f"at most {size} concepts",
             got=f"{room - max_concepts} of the prompt and {max_concepts} to come",
             hint="shorten the prompt or lower max_concepts",
         )

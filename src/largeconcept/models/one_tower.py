@@ -160,6 +160,8 @@ class OneTower(nn.Module):
         num_outputs: numbers that it gives for each noisy concept.
     """
 
+    writes_at_positions: ClassVar[bool] = True  # noisy concepts have positions too
+
     def __init__(self, config: TransformerConfig, decoder: OneTowerStack, num_outputs: int) -> None:
         super().__init__()
         self.decoder = decoder

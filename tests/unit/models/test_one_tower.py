@@ -4,7 +4,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from largeconcept.codec.normalizer import ConceptNormalizer
 from largeconcept.errors import ConfigError, DataError
+from largeconcept.generate.loop import generate_concepts
+from largeconcept.generate.options import GenerationOptions
 from largeconcept.models import OneTowerConceptModel, OneTowerConfig, build_model
 from largeconcept.nn.rope import apply_rope, rope_table
 
@@ -222,3 +225,12 @@ def test_documents_longer_than_learned_positions():
     with pytest.raises(DataError, match="at most 12 concepts; got 13"):
         model(*document(size=13))
     make("rope")(*document(size=13))
+
+
+def test_the_last_new_concept_needs_a_position_too():
+    """Unlike in other families it is written at its position; too little room is refused before any work."""
+    normalizer, prompt = ConceptNormalizer.identity(6), [torch.randn(8, 6)]
+    options = GenerationOptions(num_inference_steps=2, max_concepts=4, stop_threshold=None)
+    assert len(generate_concepts(make(), prompt, normalizer, options)[0].concepts) == 4
+    with pytest.raises(DataError, match="at most 12 concepts; got 8 of the prompt and 5 to come"):
+        generate_concepts(make(), prompt, normalizer, options.override("max_concepts=5"))
