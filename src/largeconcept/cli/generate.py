@@ -21,7 +21,7 @@ from largeconcept.cli.common import (
 )
 
 if TYPE_CHECKING:
-    from largeconcept.generate.pipeline import GenerationOutput
+    from largeconcept.generate.pipeline import GenerationOutput, PlannedText
     from largeconcept.types import Document
 
 Lang = Annotated[
@@ -49,11 +49,23 @@ def generate(
     with_prompt: Annotated[
         bool, typer.Option("--with-prompt", help="Print the sentences that were read, too.")
     ] = False,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Write paragraphs, each under its plan; needs a planning model.")
+    ] = False,
+    plans: Annotated[
+        list[str] | None,
+        typer.Option("--plans", help="A plan to write a paragraph for; may be repeated. Implies --plan."),
+    ] = None,
     json: Json = False,
 ) -> None:
-    """Continue texts, concept by concept."""
+    """Continue texts, concept by concept; with --plan, paragraph by paragraph."""
     documents = read_inputs(inputs, text, input_lang)
     options = {**key_values(option), "max_concepts": max_concepts, "lang": lang, "seed": seed}
+    if plan or plans:
+        given = [plans] * len(documents) if plans else None
+        planned = _pipeline(pipeline, device).plan(documents, plans=given, decoding={"num_beams": beams}, **options)
+        _print_planned(documents, planned, json, with_prompt)
+        return
     outputs = _pipeline(pipeline, device)(documents, decoding={"num_beams": beams}, **options)
     _print(documents, outputs, json, with_prompt)
 
@@ -126,3 +138,27 @@ def _print(
         if with_prompt:
             lead += " ".join(output.prompt_sentences) + "\n\n"
         echo(lead + output.text)
+
+
+def _print_planned(documents: list[Document], outputs: list[PlannedText], as_json: bool, with_prompt: bool) -> None:
+    from largeconcept.generate.texts import join_sentences
+
+    for number, (document, output) in enumerate(zip(documents, outputs)):
+        if as_json:
+            echo_json(
+                {
+                    "document": document.id,
+                    "prompt_sentences": list(output.prompt_sentences),
+                    "plans": list(output.plans),
+                    "paragraphs": [list(paragraph) for paragraph in output.paragraphs],
+                    "text": output.text,
+                    "lang": output.lang,
+                    "stop_reason": output.stop_reason,
+                }
+            )
+            continue
+        blocks = [" ".join(output.prompt_sentences)] if with_prompt else []
+        for plan, paragraph in zip(output.plans, output.paragraphs):
+            body = join_sentences(paragraph, output.lang)
+            blocks.append(f"## {plan}" + (f"\n{body}" if body else ""))
+        echo(("\n" if number else "") + "\n\n".join(blocks))

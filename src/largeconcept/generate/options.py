@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field, model_validator
 
 from largeconcept.diffusion.flow import FlowSolver
@@ -27,16 +29,21 @@ class GenerationOptions(SamplerOptions):
             regresses; a quantised discrete model divides its logits by it, 0 takes the most probable.
         centroid_temperature: 1/β of a quantised continuous model, which draws centroids with p ∝ exp(−β · distance); 0
             takes the nearest.
+        codebooks_per_step: centroids that a quantised continuous model adds for each evaluation; 1 in the paper.
         top_k, top_p: a quantised model draws from the k most probable centroids (0: from all), and from the most
             probable that together have probability p.
-        initial_noise_scale: factor on the initial noise of a diffusion model.
+        initial_noise_scale: factor on the initial noise of a diffusion or flow model, and on the noise of an energy
+            model; 1 gives the distribution that was learnt, less keeps to its middle.
         flow_solver: ``euler`` or ``heun`` (order 2, two evaluations a step), for flow models.
-        num_candidates: samples that an energy model draws of each concept; with two or more the one nearest to the
-            others is kept, which lowers the temperature.
+        num_candidates: samples that an energy model draws of each concept.
+        candidate_choice: what becomes of them: ``medoid``, the one nearest to the others, or their ``mean``.
         max_paragraphs, max_paragraph_concepts: most paragraphs that a planning model writes, and most concepts of one
             (the paper's have fewer than ten).
         break_threshold: cosine similarity to the break concept, in normalised space, from which a planning model's
             paragraph ends; ``None`` takes the model's own.
+        plain_ends: a planning model with a diffusion body draws a second sample, without guidance, from noise of full
+            strength and in ten steps or more, which only says whether paragraph or text end here. Guidance and weak
+            noise keep to what is typical of the context; a break is typical of none, so it would hardly ever come.
     """
 
     num_inference_steps: int = Field(default=40, ge=1)
@@ -52,13 +59,16 @@ class GenerationOptions(SamplerOptions):
     seed: int = 0
     temperature: float = Field(default=0.0, ge=0)
     centroid_temperature: float = Field(default=0.0, ge=0)
+    codebooks_per_step: int = Field(default=1, ge=1)
     top_k: int = Field(default=0, ge=0)
     top_p: float = Field(default=1.0, gt=0, le=1)
     flow_solver: FlowSolver = "euler"
     num_candidates: int = Field(default=1, ge=1, le=10_000)
+    candidate_choice: Literal["medoid", "mean"] = "medoid"
     max_paragraphs: int = Field(default=4, ge=1)
     max_paragraph_concepts: int = Field(default=9, ge=1)
     break_threshold: float | None = Field(default=None, gt=0, le=1)
+    plain_ends: bool = True
 
     @model_validator(mode="after")
     def _check_counts(self) -> GenerationOptions:

@@ -15,8 +15,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, overload
 
 from largeconcept.errors import ConfigError, DataError
-from largeconcept.generate.loop import generate_concepts
+from largeconcept.generate.loop import concept_limit, generate_concepts
 from largeconcept.generate.options import GenerationOptions
+from largeconcept.generate.planned_texts import (
+    PlannedText,
+    given_plans,
+    planned_text,
+    planning_model,
+    prompt_paragraphs,
+    with_breaks,
+)
+from largeconcept.generate.planning import generate_planned
 from largeconcept.generate.texts import (
     DEFAULT_LANGUAGE,
     DecodingOptions,
@@ -289,6 +298,80 @@ class ConceptPipeline:
             decoding=self._decoding(decoding),
         )
 
+    @overload
+    def plan(self, text: str | Document | None = None, **keywords: Any) -> PlannedText: ...
+    @overload
+    def plan(self, text: Sequence[TextInput], **keywords: Any) -> list[PlannedText]: ...
+    def plan(
+        self,
+        text: str | Document | Sequence[TextInput] | None = None,
+        *,
+        plans: Sequence[str] | Sequence[Sequence[str] | None] | None = None,
+        max_concepts: int | None = None,
+        lang: str | None = None,
+        input_lang: str | None = None,
+        seed: int | None = None,
+        decoding: DecodingOptions | Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> PlannedText | list[PlannedText]:
+        """Write plans and their paragraphs after one text or many; needs a planning model.
+
+        Args:
+            text: as in :meth:`__call__`; ``None`` begins a text.
+            plans: sentences to write a paragraph for each, as the model's own edited; for many texts a list of such
+                lists, ``None`` where the model is to plan. Without it the model writes the plans.
+            max_concepts: plans and sentences to write at most; by default as many as the paragraphs may have.
+            lang, input_lang, seed, decoding: as in :meth:`__call__`.
+            options: any other field of :class:`GenerationOptions`, such as ``max_paragraphs``.
+
+        Returns:
+            One text with its ``plans`` and ``paragraphs``, or a list of them when a list was given.
+
+        Raises:
+            ConfigError: not a planning model, or an unknown or invalid option.
+            DataError: a text without a sentence, or with characters that are no text; or plans that are none.
+            LanguageError: an unknown language, or one that the codec cannot write.
+        """
+        model, writing = planning_model(self.model), self._decoding(decoding)
+        documents, many = ([None], False) if text is None else as_documents(text)
+        given = given_plans(plans, len(documents), many)
+        chosen = self._options(max_concepts, seed, options)
+        number = max([len(one) or chosen.max_paragraphs for one in given], default=1)
+        if max_concepts is None:
+            chosen = self._options(number * (chosen.max_paragraph_concepts + 1), seed, options)
+        none = Document("text")
+        languages = [self._output_language(lang, input_lang, document or none) for document in documents]
+        names = [document.where or document.id if document else "text" for document in documents]
+        kind = model.config.plan
+        room = self._room(chosen.max_concepts + number, 1)
+        prompts = [
+            prompt_paragraphs(document, kind, self.segmenter, input_lang, name, room)
+            for document, name in zip(documents, names, strict=True)
+        ]
+        if not documents:
+            return []
+        rows = [*([s for paragraph in one for s in paragraph] for one in prompts), *given]
+        codes = [input_language(input_lang, document or none) for document in documents]
+        encoded = encode_rows(self.codec, rows, [*codes, *codes])
+        pause = self.normalizer.denormalize(model.break_concept).float().cpu()
+        starts = [with_breaks(*one, pause) for one in zip(encoded, prompts)]
+        stop = self.stop_vector
+        results = generate_planned(
+            model,
+            starts,
+            self.normalizer,
+            chosen,
+            plans=[one if len(one) else None for one in encoded[len(starts) :]],
+            stop_vector=stop,
+        )
+        results = [one.cpu() for one in results]
+        written = self._decode_all([one.flat() for one in results], languages, writing)
+        outputs = [
+            planned_text(one, new, own, read, kind, code)
+            for one, new, own, read, code in zip(results, written, given, prompts, languages, strict=True)
+        ]
+        return outputs if many else outputs[0]
+
     # --- concepts ----------------------------------------------------------------------------------------------------
 
     def encode_text(self, text: str | Document, input_lang: str | None = None) -> tuple[list[str], Tensor]:
@@ -472,30 +555,21 @@ class ConceptPipeline:
         if self.max_length is not None:
             # Beyond what it was trained on a model without a table of positions still works, if badly.
             room = max(self.max_length - max_concepts - affixes, self.max_length // 2, 1)
-        limit = max_positions(self.model)
+        limit = concept_limit(self.model)
         if limit is not None:
-            # The last new concept is never read, so it needs no position.
-            room = min(room, limit + 1 - max_concepts - affixes)
+            room = min(room, limit - max_concepts - affixes)
         if room < 1:
+            size = getattr(self.model.config, "max_positions", None)
             raise ConfigError(
                 "leaves no room for the prompt",
                 where="max_concepts",
                 got=max_concepts,
-                expected=f"at most {(limit or 0) - affixes}, as the model has {limit} positions",
+                expected=f"at most {(limit or 0) - 1 - affixes}, as the model has {size} positions",
             )
         return room
 
     def _output_language(self, lang: str | None, input_lang: str | None, document: Document) -> str:
         return self.writable(lang or input_lang or document.lang or DEFAULT_LANGUAGE)
-
-
-def max_positions(model: nn.Module) -> int | None:
-    """Return the size of the model's table of learned positions, or ``None`` when it has none and knows no limit."""
-    config = getattr(model, "config", None)
-    if getattr(config, "positions", None) != "learned":
-        return None
-    value = getattr(config, "max_positions", None)
-    return value if isinstance(value, int) else None
 
 
 def default_device() -> str:
@@ -517,6 +591,7 @@ __all__ = [
     "ConceptPipeline",
     "DecodingOptions",
     "GenerationOutput",
+    "PlannedText",
     "join_sentences",
     "translate",
     "writable",

@@ -20,12 +20,13 @@ from torch.nn.utils.rnn import pad_sequence
 from largeconcept.errors import ConfigError, DataError
 from largeconcept.generate.loop import check_ids, check_prompt, check_room, evaluating
 from largeconcept.generate.options import GenerationOptions
-from largeconcept.generate.predictors import Cache, Noise, SeededNoise, make_predictor
+from largeconcept.generate.predictors import Cache, Noise, Predictor, SeededNoise, make_predictor
 from largeconcept.generate.stopping import StopTest
 from largeconcept.models.planning import PlanningConceptModel
 
 if TYPE_CHECKING:
     from largeconcept.codec.normalizer import ConceptNormalizer
+    from largeconcept.diffusion.schedules import NoiseScheduleConfig
 
 PlannedStop = Literal["stop_concept", "repetition", "length", "plans"]
 
@@ -110,6 +111,14 @@ class PlannedConcepts:
     plans: Tensor
     paragraphs: list[Tensor]
     stop_reason: PlannedStop
+
+    def flat(self) -> Tensor:
+        """Return all plans, then all concepts of the paragraphs, as one (n, C) tensor."""
+        return torch.cat((self.plans, *self.paragraphs))
+
+    def cpu(self) -> PlannedConcepts:
+        """Return the same on the CPU."""
+        return PlannedConcepts(self.plans.cpu(), [one.cpu() for one in self.paragraphs], self.stop_reason)
 
 
 @dataclass(slots=True)
@@ -199,6 +208,7 @@ def generate_planned(
     if noise is None:
         noise = SeededNoise(options.seed, check_ids(sample_ids, len(texts)), dim, device)
     predictor = make_predictor(model, options, noise, len(texts) * new)
+    ends = _predictor_of_ends(model, options, noise, len(texts) * new)
 
     rows = list(range(len(texts)))
     previous = torch.stack([start[-1] if len(start) else start.new_zeros(dim) for start in starts])
@@ -208,8 +218,10 @@ def generate_planned(
         )
         while True:
             predicted = predictor.predict(cache, rows)
+            judged = predicted if ends is None else ends.predict(cache, rows)
             concepts = normalizer.denormalize(predicted).float()
-            tests = _compare(concepts, previous, vector, model.is_break(predicted, options.break_threshold), options)
+            breaks = model.is_break(judged, options.break_threshold)
+            tests = _compare(concepts, previous, normalizer.denormalize(judged).float(), vector, breaks, options)
             following = [
                 _advance(texts[row], concepts[place], pause, tests[place], options) for place, row in enumerate(rows)
             ]
@@ -264,18 +276,34 @@ def _advance(
 
 
 def _compare(
-    new: Tensor, previous: Tensor, stop_vector: Tensor | None, breaks: Tensor, options: GenerationOptions
+    new: Tensor,
+    previous: Tensor,
+    judged: Tensor,
+    stop_vector: Tensor | None,
+    breaks: Tensor,
+    options: GenerationOptions,
 ) -> list[tuple[bool, bool, bool]]:
-    """Return for each (B, C) prediction whether it is a break, the stop concept, a repetition."""
-    # All three are fetched together: one wait for the device.
-    never = torch.zeros_like(breaks)
-    stops = repeats = never
+    """Return for each row whether (B, C) ``judged`` is a break or the stop concept, and ``new`` a repetition."""
+    stops = repeats = torch.zeros_like(breaks)
     if stop_vector is not None and options.stop_threshold is not None:
-        stops = F.cosine_similarity(new, stop_vector.float().expand_as(new), dim=-1) >= options.stop_threshold
+        stops = F.cosine_similarity(judged, stop_vector.float().expand_as(judged), dim=-1) >= options.stop_threshold
     if options.repetition_threshold is not None:
         repeats = F.cosine_similarity(new, previous.float(), dim=-1) >= options.repetition_threshold
+    # All three are fetched together: one wait for the device.
     tests: list[tuple[bool, bool, bool]] = [tuple(row) for row in torch.stack((breaks, stops, repeats), 1).tolist()]
     return tests
+
+
+def _predictor_of_ends(
+    model: PlanningConceptModel, options: GenerationOptions, noise: Noise, concepts: int
+) -> Predictor | None:
+    """Return what says whether paragraph and text end, as ``options.plain_ends`` describes; ``None`` without."""
+    schedule: NoiseScheduleConfig | None = getattr(model.config.body, "noise_schedule", None)
+    if schedule is None or not options.plain_ends:
+        return None
+    steps = min(max(options.num_inference_steps, 10), schedule.num_timesteps)
+    plain = {"guidance_scale": 1.0, "initial_noise_scale": 1.0, "num_inference_steps": steps}
+    return make_predictor(model, options.model_copy(update=plain), noise, concepts)
 
 
 def _given_plans(
