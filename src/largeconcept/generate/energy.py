@@ -22,9 +22,14 @@ class EnergyPredictor:
     what it holds repeatedly. Vectors never repeat exactly, so the candidate with the least mean distance from the
     others, the medoid, takes the place of the most frequent one: the more candidates, the lower the temperature.
 
+    In spaces of many channels all candidates are about equally far from each other, and the medoid is hardly better
+    than any. There two other ways help: noise scaled down (``initial_noise_scale`` below 1, the truncation trick of
+    arXiv:1809.11096, §3.1), at no price, and the mean of the candidates, which no longer is a sample, but what a model
+    that regresses would say.
+
     Args:
         model: the model.
-        options: ``num_candidates`` counts.
+        options: ``num_candidates``, ``candidate_choice`` and ``initial_noise_scale`` count.
         noise: where noise comes from.
         concepts: how many concepts may be drawn in all; of no use here.
     """
@@ -32,7 +37,7 @@ class EnergyPredictor:
     def __init__(self, model: EnergyConceptModel, options: GenerationOptions, noise: Noise, concepts: int) -> None:
         self.model = model
         self.noise = noise
-        self.num_candidates = options.num_candidates
+        self.options = options
 
     def start(self, x: Tensor, lengths: Sequence[int], capacity: int) -> EnergyCache:
         """See :class:`~largeconcept.generate.predictors.Predictor`."""
@@ -55,8 +60,9 @@ class EnergyPredictor:
 
     def _draw(self, state: Tensor, normal: Callable[[str], Tensor]) -> Tensor:
         """Map states (…, D) to concepts (…, C); ``normal`` gives a stream's standard normal numbers (…, C)."""
-        candidates = torch.stack([self._uniform(k, normal) for k in range(self.num_candidates)], dim=-2)
-        return medoid(self.model.head(state, candidates))
+        noise = torch.stack([self._uniform(k, normal) for k in range(self.options.num_candidates)], dim=-2)
+        candidates: Tensor = self.model.head(state, self.options.initial_noise_scale * noise)
+        return candidates.mean(dim=-2) if self.options.candidate_choice == "mean" else medoid(candidates)
 
     def _uniform(self, candidate: int, normal: Callable[[str], Tensor]) -> Tensor:
         """Return (…, U) numbers between -1/2 and 1/2: the distribution function of as many normal ones."""

@@ -221,10 +221,27 @@ def test_more_candidates_mean_less_spread(model):
     state = torch.randn(1, 16).expand(400, -1)
     spreads, noise = [], SeededNoise(0, list(range(400)), 6, torch.device("cpu"))
     for number in (1, 4, 32):
-        predictor = EnergyPredictor(model, GenerationOptions(num_candidates=number), noise, 1)
+        predictor = EnergyPredictor(model, GenerationOptions(num_candidates=number, initial_noise_scale=1.0), noise, 1)
         drawn = predictor._draw(state, lambda s: noise(s, list(range(400)), [2] * 400))
         spreads.append(float(drawn.std(dim=0).norm()))
     assert spreads[0] > 1.2 * spreads[1] > 1.3 * spreads[2]
+
+
+@torch.no_grad()
+def test_smaller_noise_and_the_mean_keep_to_the_middle(model):
+    rows = list(range(400))
+    state, noise = torch.randn(1, 16).expand(400, -1), SeededNoise(0, rows, 6, torch.device("cpu"))
+
+    def draw(**settings):
+        predictor = EnergyPredictor(model, GenerationOptions(**settings), noise, 1)
+        return predictor._draw(state, lambda s: noise(s, rows, [2] * 400))
+
+    whole = draw(initial_noise_scale=1.0)
+    assert draw(initial_noise_scale=0.3).std(dim=0).norm() < 0.5 * whole.std(dim=0).norm()
+    torch.testing.assert_close(draw(initial_noise_scale=0.0), model.head(state, torch.zeros(400, 1, 5))[:, 0])
+    averaged = draw(initial_noise_scale=1.0, num_candidates=16, candidate_choice="mean")
+    torch.testing.assert_close(averaged.mean(dim=0), whole.mean(dim=0), rtol=0.3, atol=0.2)
+    assert averaged.std(dim=0).norm() < 0.4 * whole.std(dim=0).norm()
 
 
 @torch.no_grad()
