@@ -76,13 +76,14 @@ def energy(data: str | Path, out: str | Path = "runs/tiny_energy", *, validation
 def through_decoder(
     data: str | Path, out: str | Path = "runs/tiny_through_decoder", *, validation: str | None = None
 ) -> RunConfig:
-    """SONAR-LLM of 2 layers and width 256, trained through the codec's decoder; about three minutes on two cores.
+    """SONAR-LLM of 2 layers and width 256, trained through the codec's decoder; about a minute and a half on one core.
 
-    On few steps the squared error says where to go, and the decoder what matters there: its share is small, and it
-    sees a tenth of the sentences of a batch, which cost as much as all the rest.
+    A few hundred thousand sentences are not enough to find the way through the decoder alone: here the squared error
+    leads, and the decoder, shown 24 sentences a step, says what matters. With ``mse_weight`` 2 the token loss falls
+    further and the contrastive accuracy less far above that of copying.
     """
     model = {"type": "through_decoder", "num_layers": 2, "ffn_dim": 1024, "dropout": 0.4, **_STYLE}
-    objective = {"type": "through_decoder", "max_sentences": 192, "mse_weight": 0.2}
+    objective = {"type": "through_decoder", "max_sentences": 24, "mse_weight": 5.0}
     run = _run(model, data, out, validation, max_steps=120)
     return RunConfig.from_dict({**run.to_dict(), "objective": objective})
 
