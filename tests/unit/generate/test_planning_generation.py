@@ -155,9 +155,9 @@ def test_a_text_depends_on_nothing_else_in_the_batch_and_seeds_reproduce(normali
     options = GenerationOptions(
         num_inference_steps=2,
         seed=3,
-        max_paragraphs=2,
+        max_paragraphs=3,
         max_paragraph_concepts=3,
-        break_threshold=0.3,
+        break_threshold=0.2,
         stop_threshold=0.5,
     )
 
