@@ -47,10 +47,16 @@ class AutoencoderCodec:
         network: the trained network; put into evaluation mode.
         tokenizer: its vocabulary.
         metadata: what is known about the training, written into ``config.json``.
+        space: fingerprint of the codec whose encoder this one has, when only the decoder was trained further: its
+            concepts are that codec's.
     """
 
     def __init__(
-        self, network: AutoencoderNetwork, tokenizer: Tokenizer, metadata: dict[str, Any] | None = None
+        self,
+        network: AutoencoderNetwork,
+        tokenizer: Tokenizer,
+        metadata: dict[str, Any] | None = None,
+        space: str | None = None,
     ) -> None:
         if tokenizer.vocab_size != network.config.vocab_size:
             raise CheckpointError(
@@ -65,6 +71,7 @@ class AutoencoderCodec:
         # Tensors as they lie on disk: kept so that saving a loaded codec again gives the same fingerprint.
         self._stored: tuple[Storage, dict[str, Tensor]] | None = None
         self._fingerprint: str | None = None
+        self._space = space
 
     @property
     def config(self) -> AutoencoderConfig:
@@ -83,7 +90,13 @@ class AutoencoderCodec:
 
     @property
     def fingerprint(self) -> str:
-        """Hash of weights as stored, vocabulary and shape; equal fingerprints mean the same concept space."""
+        """Equal fingerprints mean the same concept space: :attr:`weights_fingerprint`, or that of the codec whose
+        encoder this one kept."""
+        return self.weights_fingerprint if self._space is None else self._space
+
+    @property
+    def weights_fingerprint(self) -> str:
+        """Hash of weights as stored, vocabulary and shape."""
         if self._fingerprint is None:
             storage, stored = self._stored or ("float32", dict(self.network.state_dict()))
             self._fingerprint = _fingerprint(stored, self.tokenizer, self.config, storage)
@@ -297,7 +310,7 @@ class AutoencoderCodec:
     # ------------------------------------------------------------------ files
 
     def save_pretrained(self, folder: str | Path, storage: Storage | None = None) -> str:
-        """Write the codec and return its fingerprint.
+        """Write the codec and return the fingerprint of its weights.
 
         Args:
             folder: made if it is missing.
@@ -322,6 +335,7 @@ class AutoencoderCodec:
                 "storage": storage,
                 "fingerprint": mark,
                 "metadata": self.metadata,
+                **({} if self._space is None else {"space": self._space}),
             },
         )
         return mark
@@ -353,15 +367,15 @@ class AutoencoderCodec:
             network = AutoencoderNetwork(config)
         network.to_empty(device="cpu")
         load_strict(network, dequantize_rows(stored), folder / "model.safetensors")
-        codec = cls(network, tokenizer, data.get("metadata"))
+        codec = cls(network, tokenizer, data.get("metadata"), data.get("space"))
         codec._stored = (storage, stored)
         expected = data.get("fingerprint")
-        if expected is not None and codec.fingerprint != expected:
+        if expected is not None and codec.weights_fingerprint != expected:
             raise CheckpointError(
                 "weights or vocabulary do not match the codec's fingerprint",
                 where=folder,
                 expected=expected,
-                got=codec.fingerprint,
+                got=codec.weights_fingerprint,
                 hint="a file was changed or replaced; copy the folder again",
             )
         return codec

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -33,10 +33,25 @@ IGNORE = -100
 PAD, UNK, EOS = 0, 3, 2
 
 
+class Quantize(Protocol):
+    """Replaces concepts by sums of centroids."""
+
+    @property
+    def num_quantizers(self) -> int:
+        """Q, the number of codebooks."""
+        ...
+
+    def __call__(self, concepts: Tensor, num_quantizers: int | Tensor | None = None) -> Tensor:
+        """Map (N, C) to (N, C), with the first ``num_quantizers`` codebooks, one number or (N,)."""
+        ...
+
+
 class CodecObjectiveConfig(Config):
     """Strengths of the parts of the codec objective.
 
     Attributes:
+        truncation: when a decoder is tuned on quantised concepts, share of sentences of which only the first k of Q
+            codebooks are kept, k uniform in [2/3 Q, Q] (0.3 in arXiv:2412.08821, §2.3.4).
         encoder_mask: share of encoder input tokens hidden in reconstruction.
         decoder_mask: share of decoder input tokens hidden.
         noise: largest standard deviation of the Gaussian noise on the unit-variance concept; each sentence draws its
@@ -49,6 +64,7 @@ class CodecObjectiveConfig(Config):
         sampled_vocabulary: pieces scored besides the batch's own targets; 0 scores the whole vocabulary.
     """
 
+    truncation: float = Field(0.3, ge=0, le=1)
     encoder_mask: float = Field(0.05, ge=0, lt=1)
     decoder_mask: float = Field(0.15, ge=0, lt=1)
     noise: float = Field(0.25, ge=0)
@@ -160,13 +176,21 @@ def perturb(concepts: Tensor, config: CodecObjectiveConfig, normal: Tensor, stre
 
 
 def codec_loss(
-    network: AutoencoderNetwork, batch: CodecBatch, config: CodecObjectiveConfig, generator: torch.Generator
+    network: AutoencoderNetwork,
+    batch: CodecBatch,
+    config: CodecObjectiveConfig,
+    generator: torch.Generator,
+    quantize: Quantize | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Return the loss (mean per target token, plus weighted pair terms) and detached sums to log.
 
-    All randomness comes from ``generator``, so a step is a function of its seed.
+    All randomness comes from ``generator``, so a step is a function of its seed. With ``quantize`` the encoder gets no
+    gradient, and the decoder learns to write from quantised concepts instead of noisy ones; there are no pair terms.
     """
-    states, concepts, extra = _states(network, batch, config, generator)
+    if quantize is None:
+        states, concepts, extra = _states(network, batch, config, generator)
+    else:
+        states, concepts, extra = _quantized_states(network, batch, config, generator, quantize)
     targets = decoder_targets(batch)
     count = (targets != IGNORE).sum()
     weight, offset, flat = network.embedding.weight, None, targets.flatten()
@@ -176,7 +200,7 @@ def codec_loss(
     total = cross_entropy_sum(states.flatten(0, 1), weight, flat, config.chunk, offset)
     loss = total / count + extra
     metrics = {"nats": total.detach(), "tokens": count}
-    if batch.paired:
+    if batch.paired and quantize is None:
         pair_loss = pair_terms(concepts, config)
         loss = loss + pair_loss
         metrics["pair_loss"] = pair_loss.detach()
@@ -228,6 +252,28 @@ def _states(
     decoder_in = torch.where(hide[1] < config.decoder_mask, UNK, tokens)
     states = network.decode_hidden(noisy[batch.source], decoder_in, batch.lang)
     return states, encoded, extra
+
+
+def _quantized_states(
+    network: AutoencoderNetwork,
+    batch: CodecBatch,
+    config: CodecObjectiveConfig,
+    generator: torch.Generator,
+    quantize: Quantize,
+) -> tuple[Tensor, Tensor, Tensor]:
+    rows, levels = len(batch.tokens), quantize.num_quantizers
+    hide = torch.rand(*batch.tokens.shape, generator=generator)
+    uniform = torch.rand(2, rows, generator=generator)
+    least = -(-2 * levels // 3)
+    fewer = least + (uniform[1] * (levels - least + 1)).long().clamp(max=levels - least)
+    kept = torch.where(uniform[0] < config.truncation, fewer, levels)
+    with torch.no_grad():
+        encoded = network.encode(batch.tokens, batch.lengths)
+        if network.config.bottleneck == "kl":
+            encoded = encoded.chunk(2, dim=-1)[0]
+        quantized = quantize(encoded, kept)
+    decoder_in = torch.where(hide < config.decoder_mask, UNK, batch.tokens)
+    return network.decode_hidden(quantized[batch.source], decoder_in, batch.lang), encoded, encoded.new_zeros(())
 
 
 def pair_terms(concepts: Tensor, config: CodecObjectiveConfig) -> Tensor:

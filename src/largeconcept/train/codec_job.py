@@ -14,16 +14,19 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from largeconcept.codec import load_codec
 from largeconcept.codec.autoencoder import AutoencoderCodec
 from largeconcept.codec.network import AutoencoderNetwork
 from largeconcept.codec.tokenizer import Tokenizer, clean
 from largeconcept.data.documents import read_documents
 from largeconcept.data.sentence_table import SentenceTable
-from largeconcept.errors import CheckpointError, DataError
+from largeconcept.errors import CheckpointError, ConfigError, DataError
 from largeconcept.io import require_folder
 from largeconcept.languages import flores
 from largeconcept.train import checkpoint
-from largeconcept.train.codec_trainer import CodecTrainConfig, CodecTrainer, build_codec_optimizers
+from largeconcept.train.codec_trainer import CodecTrainConfig, CodecTrainer, build_codec_optimizers, is_of_encoder
 from largeconcept.types import Document
 
 Pair = tuple[str, str, str, str]
@@ -92,6 +95,9 @@ def train_codec(
         DataError: no usable sentence.
     """
     out = Path(config.out)
+    origin = None if config.start is None else _origin(config.start)
+    if origin is not None:
+        config = config.model_copy(update={"network": origin.config})
     codes = config.network.languages
     tokenizer_path, table_path = out / "tokenizer.model", out / "sentences.npz"
     if not (tokenizer_path.is_file() and table_path.is_file()):
@@ -112,14 +118,17 @@ def train_codec(
         ]
         sample = [text for _, text in texts]
         random.Random(config.seed).shuffle(sample)
-        tokenizer = Tokenizer.train(sample[:500_000], config.network.vocab_size, seed=config.seed)
+        if origin is not None:
+            tokenizer = origin.tokenizer
+        else:
+            tokenizer = Tokenizer.train(sample[:500_000], config.network.vocab_size, seed=config.seed)
         table = SentenceTable.build(
             tokenizer.encode, texts, links, languages=codes, max_tokens=config.network.max_tokens
         )
         table.save(table_path)
         tokenizer.save(tokenizer_path)
     tokenizer, table = Tokenizer.from_file(tokenizer_path), SentenceTable.load(table_path)
-    CodecTrainer(config, table).fit()
+    CodecTrainer(config, table, network=None if origin is None else origin.network).fit()
     return export_codec(out, out / "codec", storage=storage, metadata=metadata)
 
 
@@ -154,6 +163,28 @@ def export_codec(
         "minutes": round(float(state["seconds"]) / 60, 1),
         "tokens_seen": int(state.get("tokens", 0)),
     }
-    codec = AutoencoderCodec(network, Tokenizer.from_file(folder / "tokenizer.model"), {**known, **(metadata or {})})
+    tokenizer = Tokenizer.from_file(folder / "tokenizer.model")
+    codec = AutoencoderCodec(network, tokenizer, {**known, **(metadata or {})}, space=_space(config, network))
     codec.save_pretrained(out, "int8" if storage == "int8" else "float32")
     return AutoencoderCodec.from_pretrained(out)
+
+
+def _origin(name: str) -> AutoencoderCodec:
+    codec = load_codec(name)
+    if not isinstance(codec, AutoencoderCodec):
+        raise ConfigError("not a codec that can be trained", where="start", got=name, expected="a saved autoencoder")
+    return codec
+
+
+def _space(config: CodecTrainConfig, network: AutoencoderNetwork) -> str | None:
+    """Return the fingerprint of the space that a run with a quantizer kept; ``None`` for a space of its own."""
+    if config.quantizer is None or config.start is None:
+        return None
+    origin = _origin(config.start)
+    before = dict(origin.network.named_parameters())
+    for name, parameter in network.named_parameters():
+        if is_of_encoder(name) and not torch.equal(parameter, before[name]):
+            raise CheckpointError(
+                "the codec that the run started from has another encoder now", where=f"start: {config.start}", got=name
+            )
+    return origin.fingerprint

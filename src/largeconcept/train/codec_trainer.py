@@ -30,6 +30,7 @@ from largeconcept.train.meters import MetricWriter, Reporter
 from largeconcept.train.optim import Muon, Optimizers
 from largeconcept.train.parallel import Parallel
 from largeconcept.train.precision import autocast, resolve_precision
+from largeconcept.train.quantizer import SpaceQuantizer, load_quantizer
 from largeconcept.train.schedule import LRConfig, lr_factor
 
 # What may differ between a checkpoint and the run that resumes it.
@@ -56,6 +57,10 @@ class CodecTrainConfig(Config):
 
     Attributes:
         network, objective: shape and losses.
+        start: a saved codec to start from, name or folder: its network and vocabulary are taken. ``null`` starts from
+            nothing.
+        quantizer: folder of a saved quantizer (a run of a quantised model leaves one): the encoder stays as it is, and
+            the decoder learns to write from quantised concepts (arXiv:2412.08821, §2.3.4). Needs ``start``.
         out: run folder, resumed from its newest checkpoint.
         max_steps: optimiser steps of the whole run.
         max_minutes: stop and finish the decay after this much training time, whichever comes first; the learning rate
@@ -69,6 +74,8 @@ class CodecTrainConfig(Config):
 
     network: AutoencoderConfig = AutoencoderConfig()
     objective: CodecObjectiveConfig = CodecObjectiveConfig()
+    start: str | None = None
+    quantizer: str | None = None
     out: str
     max_steps: int = Field(4000, ge=1)
     max_minutes: float | None = Field(None, gt=0)
@@ -91,6 +98,8 @@ class CodecTrainConfig(Config):
 
     @model_validator(mode="after")
     def _check(self) -> CodecTrainConfig:
+        if self.quantizer is not None and self.start is None:
+            raise ValueError("quantizer tunes the decoder of a codec that there is: name it in start")
         if self.micro_tokens < self.network.max_tokens:
             raise ValueError(f"micro_tokens must hold one longest sentence ({self.network.max_tokens} tokens)")
         return self
@@ -194,6 +203,7 @@ class CodecTrainer:
         torch.manual_seed(config.seed)
         self.config = config
         self.network = network or AutoencoderNetwork(config.network)
+        self._quantize = None if config.quantizer is None else _open_quantizer(config.quantizer, config.network.dim)
         self._sampler = BatchSampler(table, config)
         self._evaluate = evaluate
         self._optimizers = build_codec_optimizers(self.network, config)
@@ -278,14 +288,15 @@ class CodecTrainer:
             batch = self._sampler.draw(step, micro)
             generator.manual_seed((config.seed * 1_000_003 + step) * 64 + micro)
             with autocast(self._precision, "cpu"):
-                loss, metrics = codec_loss(self.network, batch, config.objective, generator)
+                loss, metrics = codec_loss(self.network, batch, config.objective, generator, self._quantize)
             (loss / config.micro_batches).backward()  # type: ignore[no-untyped-call]
             for key, value in metrics.items():
                 sums[key] = sums.get(key, 0.0) + float(value)
                 if key == "pair_loss":
                     sums["pairs"] = sums.get("pairs", 0.0) + 1
             sums["loss"] = sums.get("loss", 0.0) + float(loss.detach()) / config.micro_batches
-        norm = nn.utils.clip_grad_norm_(self.network.parameters(), config.clip_norm)
+        moving = [p for p in self.network.parameters() if p.requires_grad]
+        norm = nn.utils.clip_grad_norm_(moving, config.clip_norm)
         sums["grad_norm"] = float(norm)
         if math.isfinite(sums["loss"]) and math.isfinite(sums["grad_norm"]):
             # Warm-up counts steps; the rest of the schedule follows the budget.
@@ -320,13 +331,37 @@ class CodecTrainer:
 
 
 def build_codec_optimizers(network: AutoencoderNetwork, config: CodecTrainConfig) -> Optimizers:
-    """Muon for the matrices of the blocks, AdamW for embeddings, positions and the maps around the concept."""
-    hidden = [p for block in (*network.encoder, *network.decoder) for p in block.parameters()]
+    """Muon for the matrices of the blocks, AdamW for embeddings, positions and the maps around the concept.
+
+    A run with a quantizer freezes what the encoder uses, the token embedding that it shares with the decoder included.
+    """
+    if config.quantizer is not None:
+        for name, parameter in network.named_parameters():
+            parameter.requires_grad_(not is_of_encoder(name))
+    hidden = [p for block in (*network.encoder, *network.decoder) for p in block.parameters() if p.requires_grad]
     chosen = {id(p) for p in hidden}
-    rest = [p for p in network.parameters() if id(p) not in chosen]
+    rest = [p for p in network.parameters() if p.requires_grad and id(p) not in chosen]
     adam = torch.optim.AdamW(rest, lr=config.embedding_lr, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.0, fused=True)
     muon = Muon(hidden, lr=config.lr, momentum=0.95, weight_decay=0.01, dtype=torch.bfloat16)
     return Optimizers([adam, muon])
+
+
+def is_of_encoder(name: str) -> bool:
+    """Tell whether a parameter of the network decides what concept a sentence has."""
+    return name.partition(".")[0] in ("embedding", "encoder_positions", "encoder", "pool_query", "to_concept")
+
+
+def _open_quantizer(folder: str, dim: int) -> SpaceQuantizer:
+    quantize = SpaceQuantizer(*load_quantizer(folder))
+    if quantize.dim != dim or quantize.quantizer.config.dim != dim:
+        raise ConfigError(
+            "the quantizer is for concepts of another dimension",
+            where=f"quantizer: {folder}",
+            expected=dim,
+            got=quantize.dim,
+        )
+    quantize.quantizer.require_fitted()
+    return quantize
 
 
 def _summary(sums: dict[str, float], steps: int, seconds: float) -> dict[str, float]:

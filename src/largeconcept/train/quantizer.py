@@ -56,6 +56,35 @@ def save_quantizer(quantizer: ResidualVectorQuantizer, normalizer: ConceptNormal
     quantizer.save_pretrained(folder)
 
 
+class SpaceQuantizer:
+    """Quantises concepts in a codec's own space.
+
+    Args:
+        quantizer: of normalised concepts.
+        normalizer: of its space.
+    """
+
+    def __init__(self, quantizer: ResidualVectorQuantizer, normalizer: ConceptNormalizer) -> None:
+        self.quantizer = quantizer
+        self.normalizer = normalizer
+
+    @property
+    def num_quantizers(self) -> int:
+        """Q, the number of codebooks."""
+        return self.quantizer.config.num_quantizers
+
+    @property
+    def dim(self) -> int:
+        """C."""
+        return self.normalizer.dim
+
+    @torch.no_grad()
+    def __call__(self, concepts: Tensor, num_quantizers: int | Tensor | None = None) -> Tensor:
+        """Return (N, C) float32 sums of centroids for (N, C) concepts, of the first ``num_quantizers`` codebooks."""
+        indices = self.quantizer.search(self.normalizer.normalize(concepts))
+        return self.normalizer.denormalize(self.quantizer.sum(indices, num_quantizers))
+
+
 def load_quantizer(folder: str | Path) -> tuple[ResidualVectorQuantizer, ConceptNormalizer]:
     """Read what :func:`save_quantizer` wrote.
 
