@@ -24,7 +24,9 @@ class QuantizedPredictor:
 
     A discrete model's index is drawn from its logits at ``temperature`` (0 takes the most probable); a continuous
     model's from ``−distance / centroid_temperature`` (0 takes the nearest centroid); both within ``top_k`` and
-    ``top_p``. ``guidance_scale`` acts on logits or on the concept found, ``guidance_rescale`` on the latter alone.
+    ``top_p``. A continuous model takes ``codebooks_per_step`` centroids towards a concept it found before it looks
+    anew: with all Q of them the result is the sum of centroids near the mean of what may follow, not a sample of it.
+    ``guidance_scale`` acts on logits or on the concept found, ``guidance_rescale`` on the latter alone.
 
     Args:
         model: the model.
@@ -73,18 +75,21 @@ class QuantizedPredictor:
         """Add one centroid of each codebook to (B, T, C); ``noise`` gives a stream's numbers in that shape."""
         codebooks, scale = self.model.quantizer.codebooks.float(), self.options.guidance_scale
         drawn, dim = partial, partial.shape[-1]
+        each = 1 if self.discrete else self.options.codebooks_per_step
+        found = partial
         for level, codebook in enumerate(codebooks):
-            out = self.model.predict(partial, level, self.times[level], context, guided=scale != 1.0)
-            if isinstance(out, tuple):
-                out = guide(*out, scale, 0.0 if self.discrete else self.options.guidance_rescale)
-            if not self.discrete:
-                out = -_distances(out - partial, codebook)
+            if level % each == 0:
+                out = self.model.predict(partial, level, self.times[level], context, guided=scale != 1.0)
+                if isinstance(out, tuple):
+                    out = guide(*out, scale, 0.0 if self.discrete else self.options.guidance_rescale)
+                found = out
+            logits = found if self.discrete else -_distances(found - partial, codebook)
             uniform = None
             if self.temperature:
                 if level % dim == 0:  # a stream has C numbers for each concept
                     drawn = noise(f"codebooks/{level // dim}")
                 uniform = torch.special.ndtr(drawn[..., level % dim])
-            index = choose(out, self.temperature, self.options.top_k, self.options.top_p, uniform)
+            index = choose(logits, self.temperature, self.options.top_k, self.options.top_p, uniform)
             partial = partial + codebook[index]
         return partial
 
