@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 from largeconcept.errors import ConceptLMError, ConfigError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import torch
     from torch import Tensor, nn
 
@@ -26,6 +28,19 @@ class NeedsCodec(Protocol):
 
     def open_codec(self, codec: str, fingerprint: str, device: torch.device | str = "cpu") -> None:
         """Load what is needed of the codec that the data was built with."""
+        ...
+
+
+@runtime_checkable
+class TrainsCodec(Protocol):
+    """An objective that trains weights of the codec beside the model; both are part of the training state."""
+
+    def trained_parameters(self) -> list[nn.Parameter]:
+        """Return the weights of the codec that are trained, once it is open; none if it stays as it is."""
+        ...
+
+    def save_codec(self, folder: str | Path) -> None:
+        """Write the codec with the weights it has now; its concept space is what it was."""
         ...
 
 

@@ -6,7 +6,7 @@ teacher forcing, for the tokens y_1 … y_T of the sentence that really comes ne
     L_i = - Σ_t log p(y_t | y_<t, x̂_{i+1})
 
 The loss is the mean over tokens (the paper's), or over sentences of their means over tokens. The decoder passes the
-gradient on and stays as it is.
+gradient on and stays as it is, or learns too (the paper reports a tenth less cross-entropy).
 
 Note: through the decoder costs far more than the concept model itself, so ``max_sentences`` of a micro-batch may be
 drawn; their loss is scaled up to stand for all. ``mse_weight`` adds the squared error of Base-LCM, over all concepts.
@@ -25,6 +25,8 @@ from largeconcept.errors import ConfigError, DataError
 from largeconcept.objectives.base import masked_sum, normalized, squared_error
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import torch
     from torch import Tensor, nn
 
@@ -42,6 +44,8 @@ class ThroughDecoderObjectiveConfig(Config):
         max_sentences: most sentences of a micro-batch that go through the decoder; ``None`` for all.
         mse_weight: weight of the squared error of a concept, relative to the nats of its sentence (under
             ``normalize=sentence``: to its nats per token).
+        train_decoder: train the decoder too (the encoder and the table of tokens that it shares stay, so concepts mean
+            what they did); a run then leaves a codec of its own.
         lang: language of documents that name none.
         english: affixes, which stand in English in documents of every language.
     """
@@ -53,8 +57,9 @@ class ThroughDecoderObjectiveConfig(Config):
     normalize: Literal["token", "sentence"] = "token"
     max_sentences: int | None = Field(default=None, ge=1)
     mse_weight: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    train_decoder: bool = False
     lang: str | None = None
-    english: tuple[str, ...] = ("End of text.", "[MODEL]:")
+    english: tuple[str, ...] = ("End of text.", "[MODEL]:", "End of paragraph.")
 
 
 class ThroughDecoderObjective:
@@ -80,7 +85,7 @@ class ThroughDecoderObjective:
         self.decoder = decoder
 
     def open_codec(self, codec: str, fingerprint: str, device: torch.device | str = "cpu") -> None:
-        """Load the decoder and freeze it.
+        """Load the decoder; it is frozen but for what ``config.train_decoder`` asks for.
 
         Args:
             codec: what the data was built with; ``config.codec`` goes before it.
@@ -94,7 +99,26 @@ class ThroughDecoderObjective:
         from largeconcept.objectives.base import open_space
 
         space = open_space(self.config.codec or codec, fingerprint, device)
-        self.decoder = as_decoder(space, self.config.codec or codec)
+        self.decoder = as_decoder(space, self.config.codec or codec, train=self.config.train_decoder)
+
+    def trained_parameters(self) -> list[nn.Parameter]:
+        """See :class:`~largeconcept.objectives.base.TrainsCodec`."""
+        return self.decoder.decoder_parameters() if self.config.train_decoder and self.decoder is not None else []
+
+    def save_codec(self, folder: str | Path) -> None:
+        """See :class:`~largeconcept.objectives.base.TrainsCodec`.
+
+        Raises:
+            ConfigError: codecs of this kind cannot be written.
+        """
+        from largeconcept.codec.autoencoder import AutoencoderCodec
+
+        codec = self.decoder
+        if not isinstance(codec, AutoencoderCodec):
+            raise ConfigError("codecs of this kind cannot be written after training", got=type(codec).__name__)
+        # As a new codec of the same space: the one that was loaded answers for the files it came from.
+        note = {**codec.metadata, "decoder": "trained on, with a concept model"}
+        AutoencoderCodec(codec.network, codec.tokenizer, note, space=codec.fingerprint).save_pretrained(folder)
 
     def __call__(self, model: nn.Module, batch: ConceptBatch, rng: StepRandom) -> Loss:
         """Return the loss of a batch; only which sentences are scored is random.
@@ -156,8 +180,8 @@ class ThroughDecoderObjective:
         return languages
 
 
-def as_decoder(codec: object, name: object) -> DifferentiableDecoder:
-    """Return a codec as a decoder with gradients, all its weights frozen.
+def as_decoder(codec: object, name: object, *, train: bool = False) -> DifferentiableDecoder:
+    """Return a codec as a decoder with gradients, its weights frozen; with ``train`` not those that decode alone.
 
     Raises:
         ConfigError: it gives no token likelihoods.
@@ -169,6 +193,8 @@ def as_decoder(codec: object, name: object) -> DifferentiableDecoder:
     network: nn.Module | None = getattr(codec, "network", None)
     if network is not None:
         network.requires_grad_(False)
+    for parameter in codec.decoder_parameters() if train else ():
+        parameter.requires_grad_(True)
     return codec
 
 

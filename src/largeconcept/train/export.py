@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from largeconcept.data.reader import ConceptDataset
-from largeconcept.errors import CheckpointError, ConceptLMError
+from largeconcept.errors import CheckpointError, ConceptLMError, ConfigError
 from largeconcept.hub import ModelCard, PipelineParts, PromptRecord, check_fingerprint, save_pipeline
 from largeconcept.io import read_json, require_folder
 from largeconcept.train.config import RunConfig
@@ -40,6 +40,7 @@ def export_run(
 
     Raises:
         CheckpointError: not a run, not finished, damaged, or a codec of another concept space.
+        ConfigError: the run's model is no concept model.
     """
     from largeconcept.codec import load_codec
     from largeconcept.codec.normalizer import ConceptNormalizer
@@ -48,6 +49,13 @@ def export_run(
 
     folder = require_folder(run, "training run")
     config, facts = read_run(folder)
+    if getattr(config.model, "concept_dim", None) is None:
+        raise ConfigError(
+            "only concept models make pipelines",
+            where=folder,
+            got=config.model.type,
+            hint=f"its model is in {folder / MODEL_FOLDER}; for text see largeconcept.generate.token_lm",
+        )
     name = codec if isinstance(codec, str | Path) else (facts["codec"] if codec is None else None)
     if codec is None or isinstance(codec, str | Path):
         try:

@@ -45,6 +45,7 @@ from largeconcept.train.setup import (
     prepare_model,
     prepare_normalizer,
     tell_breaks,
+    trained_together,
     validation_batches,
 )
 from largeconcept.train.step import Stepper, StepResult, add_metrics, evaluate, gather_metrics
@@ -169,18 +170,19 @@ class _Run:
         tell_breaks(self.model, self.loader, self.normalizer)
         prepare_codebooks(config, self.model, self.datasets, self.normalizer, self.out, parallel, start is not None)
         self.objective = open_objective(build_objective(objective, self.normalizer), self.loader, parallel)
-        gradients = parallel.prepare(self.model)
-        self.optimizers = build_optimizers(self.model, config.optim)
+        self.trained = trained_together(self.model, self.objective)
+        gradients = parallel.prepare(self.trained)
+        self.optimizers = build_optimizers(self.trained, config.optim)
         decay = self.settings.ema_decay
-        self.ema = EMA(self.model, decay) if decay is not None else None
+        self.ema = EMA(self.trained, decay) if decay is not None else None
         if start is not None and state is not None:
-            checkpoint.load(start, self.model, self.optimizers, self.ema)
+            checkpoint.load(start, self.trained, self.optimizers, self.ema)
             self._restore(state)
         self.position = self.loader.state_dict()
         if self.settings.compile:
             self.model.compile()
         self.stepper = Stepper(
-            self.model,
+            self.trained,
             self.objective,
             self.optimizers,
             parallel,
@@ -367,7 +369,7 @@ class _Run:
         path = checkpoint.save(
             self.out,
             self.step,
-            self.model,
+            self.trained,
             self.optimizers,
             self.ema,
             state,
@@ -381,7 +383,8 @@ class _Run:
         weights: Weights = "ema" if self.settings.export_weights == "ema" and self.ema is not None else "raw"
         if self.parallel.is_main:
             with self._weights(weights):
-                export(self.out, self.config, self.model, self.datasets, self.step, weights, self.last_eval)
+                metrics, objective = self.last_eval, self.objective
+                export(self.out, self.config, self.model, self.datasets, self.step, weights, metrics, objective)
             reporter.say(f"wrote {self.out / 'model'} ({weights} weights)")
         self.parallel.barrier()
 

@@ -20,12 +20,12 @@ from largeconcept.errors import ConceptLMError, ConfigError, DataError, Training
 from largeconcept.io import write_json
 from largeconcept.models.planning import PlanningConceptModel
 from largeconcept.models.registry import build_model, load_model, save_model
-from largeconcept.objectives.base import NeedsCodec, Objective
+from largeconcept.objectives.base import NeedsCodec, Objective, TrainsCodec
 from largeconcept.train.config import RunConfig
 from largeconcept.train.parallel import Parallel
 from largeconcept.types import ConceptBatch
 
-MODEL_FOLDER, NORMALIZER_FOLDER, RUN_FILE = "model", "normalizer", "run.json"
+MODEL_FOLDER, NORMALIZER_FOLDER, CODEC_FOLDER, RUN_FILE = "model", "normalizer", "codec", "run.json"
 
 
 def open_loader(config: LoaderConfig, parallel: Parallel) -> ConceptLoader:
@@ -55,6 +55,30 @@ def loader_configs(config: RunConfig, needs_sentences: bool) -> tuple[LoaderConf
         return loader if loader.sentences is not None else loader.model_copy(update={"sentences": needs_sentences})
 
     return settled(config.data), None if config.validation is None else settled(config.validation)
+
+
+class TrainedTogether(nn.Module):
+    """A model and weights of its objective's codec, as one module to optimise, average and save.
+
+    Args:
+        model: called when this is called.
+        codec: weights of the codec, shared with it.
+    """
+
+    def __init__(self, model: nn.Module, codec: list[nn.Parameter]) -> None:
+        super().__init__()
+        self.module = model
+        self.codec = nn.ParameterList(codec)
+
+    def forward(self, *arguments: Any, **keywords: Any) -> Any:
+        """Call the model."""
+        return self.module(*arguments, **keywords)
+
+
+def trained_together(model: nn.Module, objective: Objective) -> nn.Module:
+    """Return what a run trains: the model itself unless the objective trains a part of the codec too."""
+    codec = objective.trained_parameters() if isinstance(objective, TrainsCodec) else []
+    return TrainedTogether(model, codec) if codec else model
 
 
 def open_objective(objective: Objective, loader: ConceptLoader, parallel: Parallel) -> Objective:
@@ -275,9 +299,17 @@ def export(
     step: int,
     weights: str,
     metrics: dict[str, float],
+    objective: Objective | None = None,
 ) -> None:
-    """Write ``model/`` (the weights the model has now), the affix concepts, and ``run.json``, which says what it is."""
+    """Write ``model/`` (the weights the model has now), the affix concepts, and ``run.json``, which says what it is.
+
+    A codec that was trained beside the model goes into ``codec/``, and is the run's codec from then on.
+    """
     metadata = datasets[0].metadata
+    codec = metadata.codec_id
+    if isinstance(objective, TrainsCodec) and objective.trained_parameters():
+        codec = str(out / CODEC_FOLDER)
+        objective.save_codec(codec)
     save_model(model, out / MODEL_FOLDER)
     if (datasets[0].path / "affixes.safetensors").is_file():
         write_affixes(out, read_affixes(datasets[0].path))
@@ -288,7 +320,7 @@ def export(
             "weights": weights,
             "config_hash": config.hash(),
             "dim": metadata.dim,
-            "codec": metadata.codec_id,
+            "codec": codec,
             "codec_fingerprint": metadata.codec_fingerprint,
             "data": [str(dataset.folder) for dataset in datasets],
             "metrics": metrics,

@@ -106,3 +106,50 @@ def test_a_codec_that_does_not_fit_is_one_error(folder, tmp_path):
             fit(config.override(f"objective.codec={codec}"))
     with pytest.raises(ConfigError, match=r"model\.vocab_size: .*expected 285; got 301"):
         fit(run(folder, tmp_path, "token_lm", train__max_steps=2).override("model.vocab_size=301"))
+
+
+def test_a_decoder_that_learns_too_is_part_of_the_run_and_of_what_it_leaves(folder, tmp_path):
+    from largeconcept.hub import load_pipeline
+    from largeconcept.io import read_json
+    from largeconcept.train.export import export_run
+
+    def config(name):
+        changed = run(folder, tmp_path / name, "through_decoder", train__max_steps=8, optim__lr=1e-2)
+        return changed.override("objective.train_decoder=true")
+
+    undisturbed = fit(config("one"))
+
+    def stop(step, result):
+        if step == 6:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(config("two"), Callbacks(on_step=stop))
+    assert fit(config("two")).losses == undisturbed.losses[4:]
+    frozen = fit(run(folder, tmp_path / "frozen", "through_decoder", train__max_steps=8, optim__lr=1e-2))
+    assert undisturbed.losses[-1] < frozen.losses[-1]
+    assert not (tmp_path / "frozen" / "codec").exists()
+
+    before = AutoencoderCodec.from_pretrained(folder / "codec")
+    codecs = [AutoencoderCodec.from_pretrained(tmp_path / name / "codec") for name in ("one", "two")]
+    facts = read_json(tmp_path / "one" / "run.json")
+    # Another decoder, but the same concepts: the data fits it as before.
+    assert codecs[0].fingerprint == facts["codec_fingerprint"] == before.fingerprint
+    assert codecs[0].weights_fingerprint == codecs[1].weights_fingerprint != before.weights_fingerprint
+    assert facts["codec"] == str(tmp_path / "one" / "codec")
+    assert torch.equal(codecs[0].encode(["red ball."]), before.encode(["red ball."]))
+    text = (["the old bridge and a dog."] * 2, "eng_Latn")
+    concepts = before.encode(text[0])
+    assert codecs[0].token_loss(concepts, *text).nats.sum() != before.token_loss(concepts, *text).nats.sum()
+    assert not any(name.startswith("module.") for name in read_safetensors(tmp_path / "one/model/model.safetensors"))
+    parts = load_pipeline(export_run(tmp_path / "one", tmp_path / "pipeline"))
+    assert parts.codec.weights_fingerprint == codecs[0].weights_fingerprint
+
+
+def test_a_token_models_run_makes_no_pipeline(folder, tmp_path):
+    from largeconcept.train.export import export_run
+
+    fit(run(folder, tmp_path / "run", "token_lm", train__max_steps=1))
+    with pytest.raises(ConfigError, match=r"only concept models make pipelines; got token_lm.*generate\.token_lm"):
+        export_run(tmp_path / "run", tmp_path / "pipeline")
+    assert not (tmp_path / "pipeline").exists()
