@@ -15,6 +15,7 @@ Shape letters: C channels; every tensor is ``(…, C)``.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Literal, get_args
 
 from largeconcept.diffusion.guidance import guide
@@ -95,7 +96,7 @@ def flow_sample(
         raise ConfigError(
             "unknown solver", where="flow_solver", got=solver, hint=did_you_mean(solver, get_args(FlowSolver))
         )
-    if len(times) < 2 or times[-1] != 1.0 or any(b <= a for a, b in zip(times, times[1:], strict=False)):
+    if len(times) < 2 or times[-1] != 1.0 or any(b <= a for a, b in pairwise(times)):
         raise ConfigError("times must rise to 1", where="times", got=list(times))
     previous: Tensor | Pair | None = None
 
