@@ -218,12 +218,13 @@ def generate_planned(
         )
         while True:
             predicted = predictor.predict(cache, rows)
-            judged = predicted if ends is None else ends.predict(cache, rows)
+            # A sample of the sentences may be an end too.
+            samples = [predicted] if ends is None else [predicted, ends.predict(cache, rows)]
+            tests = [_tests(model, normalizer, one, previous, vector, options) for one in samples]
             concepts = normalizer.denormalize(predicted).float()
-            breaks = model.is_break(judged, options.break_threshold)
-            tests = _compare(concepts, previous, normalizer.denormalize(judged).float(), vector, breaks, options)
+            is_end = torch.stack(tests).any(dim=0).tolist()  # one wait for the device
             following = [
-                _advance(texts[row], concepts[place], pause, tests[place], options) for place, row in enumerate(rows)
+                _advance(texts[row], concepts[place], pause, is_end[place], options) for place, row in enumerate(rows)
             ]
             going = [place for place, concept in enumerate(following) if concept is not None]
             if not going:
@@ -245,13 +246,15 @@ def generate_planned(
 
 
 def _advance(
-    text: _Text, concept: Tensor, pause: Tensor, tests: tuple[bool, bool, bool], options: GenerationOptions
+    text: _Text, concept: Tensor, pause: Tensor, tests: Sequence[bool], options: GenerationOptions
 ) -> Tensor | None:
     """Take the prediction into the text, or what was given or is due in its place; return it, or ``None`` at the end.
 
     ``tests`` say whether the prediction is a break, the stop concept, a repetition.
     """
     is_break, stops, repeats = tests
+    if text.given is not None:  # each of them gets its paragraph
+        is_break, stops = is_break or stops, False
     early = text.written + 1 < options.min_concepts
     if text.plan_due and text.given is not None:
         text.begin_paragraph(text.given[len(text.plans)])
@@ -275,23 +278,23 @@ def _advance(
     return concept
 
 
-def _compare(
-    new: Tensor,
+def _tests(
+    model: PlanningConceptModel,
+    normalizer: ConceptNormalizer,
+    predicted: Tensor,
     previous: Tensor,
-    judged: Tensor,
     stop_vector: Tensor | None,
-    breaks: Tensor,
     options: GenerationOptions,
-) -> list[tuple[bool, bool, bool]]:
-    """Return for each row whether (B, C) ``judged`` is a break or the stop concept, and ``new`` a repetition."""
-    stops = repeats = torch.zeros_like(breaks)
-    if stop_vector is not None and options.stop_threshold is not None:
-        stops = F.cosine_similarity(judged, stop_vector.float().expand_as(judged), dim=-1) >= options.stop_threshold
-    if options.repetition_threshold is not None:
-        repeats = F.cosine_similarity(new, previous.float(), dim=-1) >= options.repetition_threshold
-    # All three are fetched together: one wait for the device.
-    tests: list[tuple[bool, bool, bool]] = [tuple(row) for row in torch.stack((breaks, stops, repeats), 1).tolist()]
-    return tests
+) -> Tensor:
+    """Return (B, 3) boolean: whether each (B, C) normalised sample is a break, the stop concept, a repetition."""
+    new = normalizer.denormalize(predicted).float()
+    tests = [model.is_break(predicted, options.break_threshold)]
+    for other, threshold in ((stop_vector, options.stop_threshold), (previous, options.repetition_threshold)):
+        if other is None or threshold is None:
+            tests.append(torch.zeros_like(tests[0]))
+        else:
+            tests.append(F.cosine_similarity(new, other.float().expand_as(new), dim=-1) >= threshold)
+    return torch.stack(tests, dim=1)
 
 
 def _predictor_of_ends(

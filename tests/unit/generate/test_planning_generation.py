@@ -136,6 +136,8 @@ def test_given_plans_take_the_place_of_predicted_ones(run):
     equal(found.paragraphs[1], [S[3]])
     equal(found.paragraphs[2], [])
     equal(script.read[0], [given[0], S[0], PAUSE, given[1], S[3], PAUSE, given[2]])
+    (found,), _ = run([[S[0], STOP, S[2], S[3], PAUSE]], plans=[given[:2]])
+    assert [len(one) for one in found.paragraphs] == [1, 1]  # an end before all plans were used is a break
     (first, second), _ = run([[S[0], PAUSE, S[1]], [S[2], S[3], STOP]], plans=[given[:1], None])
     assert (first.stop_reason, second.stop_reason) == ("plans", "stop_concept")
     equal(second.plans, [S[2]])
