@@ -17,7 +17,7 @@ from pydantic import Field
 from largeconcept.config import Config
 from largeconcept.diffusion.guidance import guide
 from largeconcept.diffusion.parameterization import PredictionType, to_eps, to_x_0
-from largeconcept.diffusion.schedules import NoiseSchedule, TimestepSpacing, inference_timesteps
+from largeconcept.diffusion.schedules import NoiseSchedule, TimestepSpacing
 from largeconcept.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -33,7 +33,8 @@ class DDIMOptions(Config):
 
     Attributes:
         num_inference_steps: number of denoising steps.
-        timestep_spacing: see :func:`largeconcept.diffusion.schedules.inference_timesteps`.
+        timestep_spacing: see :func:`largeconcept.diffusion.schedules.inference_timesteps`; ``log_snr`` suits
+            ``dpm_solver_pp_2m`` from some ten steps on.
         guidance_scale: 1 is unguided; the reference's README uses 3.
         guidance_rescale: share of the guided noise whose standard deviation is restored; the reference's README uses
             0.7.
@@ -155,7 +156,7 @@ def visits(schedule: NoiseSchedule, options: DDIMOptions) -> list[tuple[int, int
         ConfigError: the number of steps does not fit the schedule.
     """
     last = schedule.num_timesteps - 1
-    timesteps = inference_timesteps(schedule.num_timesteps, options.num_inference_steps, options.timestep_spacing)
+    timesteps = schedule.inference_timesteps(options.num_inference_steps, options.timestep_spacing)
     wants_guidance = options.guidance_scale != 1.0
     return [
         (t, previous, wants_guidance and t != last and schedule.cumprod_at(t) < 1.0)

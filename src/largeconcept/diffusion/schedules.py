@@ -10,6 +10,8 @@ Shape letters: T timesteps of training.
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from pydantic import Field, model_validator
@@ -22,9 +24,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 ScheduleType = Literal["cosine", "linear", "quadratic", "scaled_linear", "sigmoid"]
-TimestepSpacing = Literal["requested", "trailing", "meta", "leading", "linspace"]
+TimestepSpacing = Literal["requested", "trailing", "meta", "leading", "linspace", "log_snr"]
 
 _MAX_BETA = 0.999
+_FAR = 4.5  # |λ| beyond which even steps are wasted: 1 % of the state is signal, or noise
 
 
 class NoiseScheduleConfig(Config):
@@ -117,6 +120,19 @@ class NoiseSchedule:
         self._cumprod: list[float] = wide.tolist()
         self._tables: dict[torch.device, tuple[Tensor, Tensor]] = {}
 
+    def inference_timesteps(self, num_inference_steps: int, spacing: TimestepSpacing = "requested") -> list[int]:
+        """Return the timesteps that a sampler visits, in descending order.
+
+        Spacings are those of :func:`inference_timesteps`, and ``log_snr``: the last timestep, then evenly in
+        ``λ = log(alpha / sigma)`` between -4.5 and 4.5, as far as the schedule reaches and has timesteps.
+
+        Raises:
+            ConfigError: an unknown spacing, or a number of steps outside ``1 … T``.
+        """
+        if spacing == "log_snr":
+            return _log_snr_timesteps(self._cumprod, num_inference_steps)
+        return inference_timesteps(self.num_timesteps, num_inference_steps, spacing)
+
     def cumprod_at(self, timestep: int) -> float:
         """Return ``alphas_cumprod[timestep]`` as a Python float; negative timesteps are the state before 0."""
         if timestep < 0:
@@ -164,12 +180,13 @@ def inference_timesteps(
         ``leading``: multiples of ``T // S``, ending at 0; may also give more than asked for.
         ``linspace``: from ``T - 1`` to 0, both included, fractions cut.
 
+    ``log_snr`` depends on the schedule: see :meth:`NoiseSchedule.inference_timesteps`.
+
     Raises:
         ConfigError: an unknown spacing, or a number of steps outside ``1 … T``.
     """
     T, S = num_timesteps, num_inference_steps
-    if not 1 <= S <= T:
-        raise ConfigError("out of range", where="num_inference_steps", got=S, expected=f"1 to {T}")
+    _check_steps(T, S)
     if spacing == "requested":
         # floor(i * T / S + 1/2) in integers: strides of at least one can then never round to the same timestep.
         return [T - 1 - (2 * i * T + S) // (2 * S) for i in range(S)]
@@ -181,9 +198,35 @@ def inference_timesteps(
         if S == 1:
             return [0]
         return [(i * (T - 1)) // (S - 1) for i in range(S)][::-1]
-    raise ConfigError(
-        "unknown spacing", where="timestep_spacing", got=spacing, hint=did_you_mean(spacing, get_args(TimestepSpacing))
-    )
+    hint = "it depends on the schedule: call NoiseSchedule.inference_timesteps"
+    if spacing != "log_snr":
+        hint = did_you_mean(spacing, get_args(TimestepSpacing))
+    raise ConfigError("unknown spacing", where="timestep_spacing", got=spacing, hint=hint)
+
+
+def _log_snr_timesteps(cumprods: Sequence[float], num_inference_steps: int) -> list[int]:
+    """Return distinct timesteps nearest to even steps in log-SNR, for (T,) falling ``alphas_cumprod``."""
+    T, S = len(cumprods), num_inference_steps
+    _check_steps(T, S)
+    # -λ rises with the timestep; it stays finite where there is no noise or no signal.
+    rising = [0.5 * (math.log1p(-min(a, 1.0 - 1e-7)) - math.log(max(a, 1e-20))) for a in cumprods]
+    chosen, left = [T - 1], S - 1
+    high, low = min(rising[max(T - 2, 0)], _FAR), max(rising[0], -_FAR)
+    for n in range(left):
+        # A single step goes to the middle: at either end it would be hardly more than none.
+        want = high + (low - high) * (n / (left - 1) if left > 1 else 0.5)
+        above = bisect_left(rising, want)
+        nearest = above if above == 0 or (above < T and rising[above] - want < want - rising[above - 1]) else above - 1
+        # Leave a timestep for every step to come.
+        chosen.append(max(min(nearest, chosen[-1] - 1), left - 1 - n))
+    return chosen
+
+
+def _check_steps(num_timesteps: int, num_inference_steps: int) -> None:
+    if not 1 <= num_inference_steps <= num_timesteps:
+        raise ConfigError(
+            "out of range", where="num_inference_steps", got=num_inference_steps, expected=f"1 to {num_timesteps}"
+        )
 
 
 def _betas(config: NoiseScheduleConfig) -> Tensor:

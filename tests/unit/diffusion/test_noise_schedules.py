@@ -132,7 +132,32 @@ def test_every_spacing_is_a_descending_list_inside_the_schedule(spacing):
         assert timesteps[-1] >= 0 and timesteps[0] <= 99 and len(timesteps) >= steps
 
 
+@pytest.mark.parametrize("name", [*PAPER_SCHEDULES, "not rescaled"])
+def test_log_snr_spacing(name):
+    config = NoiseScheduleConfig(zero_terminal_snr=False) if name == "not rescaled" else paper_schedule(name)
+    schedule = NoiseSchedule(config)
+    for steps in range(1, 101):
+        timesteps = schedule.inference_timesteps(steps, "log_snr")
+        assert len(timesteps) == steps and timesteps[0] == 99
+        assert timesteps == sorted(set(timesteps), reverse=True)
+    assert timesteps == list(range(99, -1, -1))
+    assert schedule.inference_timesteps(7, "linspace") == inference_timesteps(100, 7, "linspace")
+
+
+def test_log_snr_spacing_is_even_where_there_are_timesteps():
+    schedule = NoiseSchedule(NoiseScheduleConfig(num_timesteps=10_000))
+    timesteps = schedule.inference_timesteps(13, "log_snr")
+    half_log_snr = 0.5 * schedule.snr[timesteps[1:]].double().log()
+    assert half_log_snr.tolist() == pytest.approx([-4.5 + 9 * n / 11 for n in range(12)], abs=0.02)
+    middle = NoiseSchedule(NoiseScheduleConfig(num_timesteps=1000)).inference_timesteps(2, "log_snr")[1]
+    assert 300 < middle < 700
+
+
 def test_errors_name_the_setting():
+    with pytest.raises(ConfigError, match=r"num_inference_steps.*1 to 100.*101"):
+        NoiseSchedule().inference_timesteps(101, "log_snr")
+    with pytest.raises(ConfigError, match=r"depends on the schedule"):
+        inference_timesteps(100, 10, "log_snr")
     with pytest.raises(ConfigError, match=r"num_inference_steps.*1 to 100.*101"):
         inference_timesteps(100, 101)
     with pytest.raises(ConfigError, match="num_inference_steps"):

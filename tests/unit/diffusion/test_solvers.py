@@ -112,6 +112,22 @@ def test_the_second_order_needs_fewer_steps_on_real_schedules(type_):
         assert second[1] < 0.5 * first[1], (steps, first, second)
 
 
+@pytest.mark.parametrize("type_", ["cosine", "sigmoid"])
+@pytest.mark.parametrize(("sampler", "order"), [("ddim", 1.0), ("dpm_solver_pp_2m", 2.0)])
+def test_order_on_real_schedules_with_even_steps_in_log_snr(type_, sampler, order):
+    """From pure noise into clean data: the first and the last step, of first order, do not spoil the second."""
+    schedule = NoiseSchedule(NoiseScheduleConfig(type=type_, num_timesteps=20_000))
+    errors = []
+    for steps in (12, 24, 48, 96):
+        options = SamplerOptions(
+            sampler=sampler, num_inference_steps=steps, timestep_spacing="log_snr", clip_noise=None
+        )
+        out = sample(ideal(schedule), schedule, options, torch.tensor([[0.0], [1.0]], dtype=torch.float64))
+        errors.append(abs(float(out[1] - out[0]) - STD))
+    found = [math.log2(a / b) for a, b in itertools.pairwise(errors)]
+    assert all(order - 0.4 < one < order + 0.6 for one in found), (errors, found)
+
+
 def test_all_samplers_agree_in_the_limit_of_many_steps():
     """Deterministic ones to the same vector, the ancestral one to the same distribution."""
     schedule = NoiseSchedule(NoiseScheduleConfig(num_timesteps=1000))
