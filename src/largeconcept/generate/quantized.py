@@ -24,9 +24,11 @@ class QuantizedPredictor:
 
     A discrete model's index is drawn from its logits at ``temperature`` (0 takes the most probable); a continuous
     model's from ``−distance / centroid_temperature`` (0 takes the nearest centroid); both within ``top_k`` and
-    ``top_p``. A continuous model takes ``codebooks_per_step`` centroids towards a concept it found before it looks
-    anew: with all Q of them the result is the sum of centroids near the mean of what may follow, not a sample of it.
-    ``guidance_scale`` acts on logits or on the concept found, ``guidance_rescale`` on the latter alone.
+    ``top_p``. ``guidance_scale`` acts on logits or on the concept found, ``guidance_rescale`` on the latter alone.
+
+    A model that finds concepts (a continuous one, or one with logits from the codebooks) takes ``codebooks_per_step``
+    centroids towards the concept found before it looks anew: with all Q of them the result is the sum of centroids near
+    the mean of what may follow, not a sample of it.
 
     Args:
         model: the model.
@@ -75,15 +77,18 @@ class QuantizedPredictor:
         """Add one centroid of each codebook to (B, T, C); ``noise`` gives a stream's numbers in that shape."""
         codebooks, scale = self.model.quantizer.codebooks.float(), self.options.guidance_scale
         drawn, dim = partial, partial.shape[-1]
-        each = 1 if self.discrete else self.options.codebooks_per_step
+        each = self.options.codebooks_per_step if self.model.finds_concepts else 1
         found = partial
         for level, codebook in enumerate(codebooks):
             if level % each == 0:
-                out = self.model.predict(partial, level, self.times[level], context, guided=scale != 1.0)
-                if isinstance(out, tuple):
+                out = self.model.predict(partial, self.times[level], context, guided=scale != 1.0)
+                if isinstance(out, tuple):  # logits follow what was found by an affine map: guiding one guides both
                     out = guide(*out, scale, 0.0 if self.discrete else self.options.guidance_rescale)
                 found = out
-            logits = found if self.discrete else -_distances(found - partial, codebook)
+            if self.discrete:
+                logits = self.model.logits(found, partial, level)
+            else:
+                logits = -_distances(found - partial, codebook)
             uniform = None
             if self.temperature:
                 if level % dim == 0:  # a stream has C numbers for each concept

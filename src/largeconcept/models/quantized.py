@@ -17,11 +17,12 @@ always a sum of centroids. Codebooks belong to the model and are saved with it; 
 before the first step, or loaded.
 
 Logits come from one output table (D, V) for all codebooks, as in the paper, or from the codebooks themselves: with
-``logits="codebook"`` the head finds a vector h like the continuous one's and
+``logits="codebook"`` the head finds a concept x̂ as the continuous one does, and
 
-    logits_v = a_k (⟨h, c_v⟩ − ½ ‖c_v‖²),    the Gaussian likelihood of h = r̂ ± 1/√a_k, up to a constant,
+    logits_v = a_k (⟨r̂, c_v⟩ − ½ ‖c_v‖²),    the Gaussian likelihood of c_v = r̂ ± 1/√a_k, up to a constant,
 
-which has fewer parameters and knows from the start which centroids are alike.
+which has fewer parameters, knows from the start which centroids are alike, and can be asked about later codebooks too:
+r̂ = x̂ − s_j for any j ≥ k.
 
 Note: either way the logits of codebook k + 1 get a bias of their own, (Q, V) numbers that hold how often each centroid
 is used.
@@ -57,8 +58,9 @@ class QuantizedConfig(TransformerConfig):
         codebook_size: V, centroids of each.
         head: ``discrete`` gives logits of the next codebook, ``continuous`` a vector.
         logits: of a discrete head: ``table`` or ``codebook``, see above.
-        target: what the vector of a continuous head is: the whole concept, or the ``residual`` that the centroids so
-            far leave. The loss is the same; the second starts from what is known.
+        target: what the vector is that a continuous head, or one with ``codebook`` logits, finds: the whole concept, or
+            the ``residual`` that the centroids so far leave. The loss is the same; the second starts from what is
+            known.
         fit_samples: most concepts that the codebooks are fitted on, when they are.
         fit_passes: how often these are gone through to improve the codebooks after k-means.
     """
@@ -92,13 +94,13 @@ class QuantizedConceptModel(OneTower):
         levels = config.num_quantizers
         decoder = OneTowerStack(config, config.num_layers, lambda dim: nn.Embedding(levels + 1, dim), clean=levels)
         discrete = config.head == "discrete"
-        table = discrete and config.logits == "table"
-        super().__init__(config, decoder, config.codebook_size if table else config.concept_dim)
+        self.finds_concepts = not discrete or config.logits == "codebook"
+        super().__init__(config, decoder, config.concept_dim if self.finds_concepts else config.codebook_size)
         self.config = config
         self.level_bias = nn.Parameter(torch.zeros(levels, config.codebook_size)) if discrete else None
         # Logarithms of a_k; at first the products with centroids, sums over C channels, are of order 1.
         start = torch.full((levels,), -0.5 * math.log(config.concept_dim))
-        self.log_precision = nn.Parameter(start) if discrete and not table else None
+        self.log_precision = nn.Parameter(start) if discrete and self.finds_concepts else None
         self.quantizer = ResidualVectorQuantizer(
             QuantizerConfig(
                 dim=config.concept_dim, num_quantizers=config.num_quantizers, codebook_size=config.codebook_size
@@ -151,6 +153,7 @@ class QuantizedConceptModel(OneTower):
         lengths: Tensor | None = None,
         source_lengths: Tensor | None = None,
         unconditional: Tensor | None = None,
+        later: tuple[Tensor, Tensor] | None = None,
     ) -> Tensor:
         """Say for all concepts of each document in parallel how to go on, each given the clean ones before it.
 
@@ -161,6 +164,8 @@ class QuantizedConceptModel(OneTower):
             lengths: (B,); taken so that all families are called alike.
             source_lengths: (B,) number of leading concepts that are context only; row j is then concept source + j.
             unconditional: (B, T) boolean, rows that see themselves alone (classifier-free guidance training).
+            later: with logits from the codebooks, (B, T) numbers j of codebooks and (B, T, C) their partial sums, to
+                ask each row for codebook j + 1 instead.
 
         Returns:
             (B, T, V) logits of codebook k + 1, or (B, T, C) concepts x̂ (whatever ``target`` is), float32.
@@ -169,35 +174,51 @@ class QuantizedConceptModel(OneTower):
             DataError: shapes or types do not fit together, or a document longer than the learned positions.
         """
         out = super().forward(x, noisy, timesteps, lengths, source_lengths, unconditional)
+        if self.finds_concepts and self.config.target == "residual":
+            out = out + noisy
         if self.level_bias is None:
-            return out + noisy if self.config.target == "residual" else out
-        if self.log_precision is not None:
+            return out
+        levels, partial = (timesteps, noisy) if later is None else later
+        if self.finds_concepts:
             # Rows of one level together: one host synchronisation, instead of a codebook for each row.
-            flat = timesteps.flatten()
+            flat = levels.flatten()
             order, counts = flat.argsort(stable=True), torch.bincount(flat, minlength=self.config.num_quantizers)
-            parts = torch.split(out.flatten(0, 1)[order], counts.tolist())
+            parts = torch.split((out - partial).flatten(0, 1)[order], counts.tolist())
             logits = torch.cat([self._likelihood(part, level) for level, part in enumerate(parts)])
-            out = logits[order.argsort()].view(*timesteps.shape, -1)
-        return out + F.embedding(timesteps, self.level_bias)
+            out = logits[order.argsort()].view(*levels.shape, -1)
+        return out + F.embedding(levels, self.level_bias)
 
     def predict(
-        self, partial: Tensor, level: int, time: Tensor, context: CleanContext, *, guided: bool = False
+        self, partial: Tensor, time: Tensor, context: CleanContext, *, guided: bool = False
     ) -> Tensor | tuple[Tensor, Tensor]:
-        """:meth:`forward` for partial sums (B, T, C) of ``level`` codebooks each, in generation.
+        """Evaluate the transformer in generation for partial sums (B, T, C), all of one number of codebooks.
 
-        ``time`` is :meth:`plan`'s entry for the level. With ``guided`` also returns the outputs without context.
+        Args:
+            partial: the sums.
+            time: :meth:`plan`'s entry for that number.
+            context: what the rows look at.
+            guided: also without context.
+
+        Returns:
+            The concepts found (B, T, C), or with ``table`` logits what :meth:`logits` takes, (B, T, V); float32. With
+            ``guided`` also the same without context.
         """
         out = self.denoise(partial, time, context, guided=guided)
-        if isinstance(out, tuple):
-            return self._finish(out[0], partial, level), self._finish(out[1], partial, level)
-        return self._finish(out, partial, level)
+        if not self.finds_concepts or self.config.target == "concept":
+            return out
+        return (out[0] + partial, out[1] + partial) if isinstance(out, tuple) else out + partial
 
-    def _finish(self, out: Tensor, partial: Tensor, level: int) -> Tensor:
-        if self.log_precision is not None:
-            out = self._likelihood(out, level)
-        if self.level_bias is not None:
-            return out + self.level_bias[level].float()
-        return out + partial if self.config.target == "residual" else out
+    def logits(self, found: Tensor, partial: Tensor, level: int) -> Tensor:
+        """Return (…, V) logits of codebook ``level`` + 1 of a discrete model.
+
+        Args:
+            found: what :meth:`predict` gave, for this partial sum or, with logits from the codebooks, for an earlier.
+            partial: (…, C) sums of ``level`` centroids.
+            level: k.
+        """
+        assert self.level_bias is not None
+        scores = self._likelihood(found - partial, level) if self.finds_concepts else found
+        return scores + self.level_bias[level].float()
 
     def _likelihood(self, found: Tensor, level: int) -> Tensor:
         """Return (…, V) logits of vectors (…, C) for codebook ``level`` + 1."""

@@ -34,6 +34,8 @@ class QuantizedObjectiveConfig(Config):
         conditioning_dropout: share of target concepts that see no context.
         level_power: k is ``floor(Q u^power)`` for a uniform u: 1 draws all codebooks alike, as the paper; more draws
             the first ones more often, which decide what the concept is about.
+        lookahead: for models with logits from the codebooks: the index asked for is up to so many codebooks later than
+            the next one, drawn alike; 0 asks for the next one, as the paper.
         beam: width of the search that finds the centroids of a concept.
         level_buckets: number of ranges of k whose loss is a metric of its own; 0 turns that off.
     """
@@ -41,6 +43,7 @@ class QuantizedObjectiveConfig(Config):
     type: Literal["quantized"] = "quantized"
     conditioning_dropout: float = Field(default=0.15, ge=0, le=1)
     level_power: float = Field(default=1.0, gt=0)
+    lookahead: int = Field(default=0, ge=0)
     beam: int = Field(default=1, ge=1)
     level_buckets: int = Field(default=4, ge=0, le=100)
 
@@ -75,10 +78,27 @@ class QuantizedObjective:
         levels = (number * u.double() ** self.config.level_power).long().clamp(max=number - 1)
         share = self.config.conditioning_dropout
         dropped = rng.uniform("conditioning", ids, (size,)) < share if share else None
-        return self.loss(model, batch, levels, dropped)
+        asked = None
+        if self.config.lookahead:
+            ahead = rng.integers("lookahead", ids, (size,), self.config.lookahead + 1)
+            asked = (levels + ahead).clamp(max=number - 1)
+        return self.loss(model, batch, levels, dropped, asked)
 
-    def loss(self, model: nn.Module, batch: ConceptBatch, levels: Tensor, dropped: Tensor | None = None) -> Loss:
-        """Return the loss for given (B, T) numbers k of codebooks and (B, T) rows without context."""
+    def loss(
+        self,
+        model: nn.Module,
+        batch: ConceptBatch,
+        levels: Tensor,
+        dropped: Tensor | None = None,
+        asked: Tensor | None = None,
+    ) -> Loss:
+        """Return the loss for given (B, T) numbers k of codebooks and (B, T) rows without context.
+
+        With (B, T) numbers j ≥ k in ``asked``, codebook j + 1 is asked for instead of k + 1.
+
+        Raises:
+            ConfigError: ``asked`` for a model whose logits are not from the codebooks.
+        """
         import torch.nn.functional as F
 
         from largeconcept.types import Loss
@@ -88,10 +108,20 @@ class QuantizedObjective:
         x_0, mask = noised_targets(x, batch, levels.shape[1])
         indices = quantizer.search(x_0, self.config.beam)
         partial = quantizer.sum(indices, levels)
-        out = model(x, partial, levels, batch.lengths, batch.source_lengths, dropped).float()
+        arguments = (x, partial, levels, batch.lengths, batch.source_lengths, dropped)
+        if asked is None:
+            out = model(*arguments).float()
+        elif config.head == "discrete" and config.logits == "codebook":
+            out = model(*arguments, later=(asked, quantizer.sum(indices, asked))).float()
+        else:
+            raise ConfigError(
+                "only a discrete model with logits from the codebooks can be asked about later codebooks",
+                where="objective.lookahead",
+                hint="set it to 0, or model.head=discrete and model.logits=codebook",
+            )
         count = mask.sum().float()
         if config.head == "discrete":
-            wanted = indices.gather(-1, levels.unsqueeze(-1)).squeeze(-1)
+            wanted = indices.gather(-1, (levels if asked is None else asked).unsqueeze(-1)).squeeze(-1)
             error = F.cross_entropy(out.flatten(0, 1), wanted.flatten(), reduction="none").view_as(levels)
             right = (out.detach().argmax(dim=-1) == wanted).float()
             name, metrics = "nats", {"accuracy": (masked_sum(right, mask), count)}

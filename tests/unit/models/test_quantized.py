@@ -99,7 +99,9 @@ def test_generation_form_equals_training_form(model):
             levels = torch.full((2, 5), level)
             partial = partial_sums(model, x, levels)
             with torch.no_grad():
-                seen, blind = model.predict(partial, level, times[level], context, guided=True)
+                seen, blind = model.predict(partial, times[level], context, guided=True)
+                if model.level_bias is not None:
+                    seen, blind = model.logits(seen, partial, level), model.logits(blind, partial, level)
                 torch.testing.assert_close(seen, model(x, partial, levels), rtol=1e-4, atol=1e-5)
                 dropped = torch.ones(2, 5, dtype=torch.bool)
                 expected = model(x, partial, levels, unconditional=dropped)
@@ -123,6 +125,46 @@ def test_discrete_loss_is_the_cross_entropy_of_the_next_index(name):
     torch.testing.assert_close(loss.sum, expected, rtol=1e-4, atol=1e-4)
     assert loss.count == 7
     assert loss.metrics["nats"][0] == loss.sum.detach()
+
+
+def test_a_later_codebook_can_be_asked_for():
+    model, x = small_model("quantized_codebook"), concepts(2, 4)
+    levels, asked = torch.tensor([[0, 1, 2, 0]] * 2), torch.tensor([[2, 1, 2, 1]] * 2)
+    indices = model.quantizer.encode(x)
+    got = objective().loss(model, batch_of(x), levels, asked=asked)
+    context, times = model.teacher_forced_context(x), model.plan(range(LEVELS))
+    expected = 0.0
+    for i in range(4):
+        k, j = int(levels[0, i]), int(asked[0, i])
+        found = model.predict(model.quantizer.decode(indices, k), times[k], context)
+        logits = model.logits(found, model.quantizer.decode(indices, j), j)[:, i]
+        expected += F.cross_entropy(logits, indices[:, i, j], reduction="sum")
+    torch.testing.assert_close(got.sum, expected, rtol=1e-4, atol=1e-4)
+    same = objective().loss(model, batch_of(x), levels, asked=levels)
+    torch.testing.assert_close(same.sum, objective().loss(model, batch_of(x), levels).sum)
+    for name in ("quantized", "quantized_continuous"):
+        with pytest.raises(ConfigError, match=r"objective\.lookahead: only a discrete model"):
+            objective().loss(small_model(name), batch_of(x), levels, asked=asked)
+
+
+def test_several_centroids_from_one_evaluation():
+    x = concepts(2, 5)
+    for name in ("quantized_codebook", "quantized_continuous"):
+        model = small_model(name)
+        first = model.predict(torch.zeros_like(x), model.plan([0])[0], model.teacher_forced_context(x)).detach()
+        options = GenerationOptions(guidance_scale=1.0, codebooks_per_step=LEVELS)
+        got = predict_teacher_forced(model, x, options=options)
+        if name == "quantized_continuous":
+            torch.testing.assert_close(got, model.quantizer(first))
+        partial = torch.zeros_like(x)
+        for level, codebook in enumerate(model.quantizer.codebooks):
+            if name == "quantized_codebook":
+                partial = partial + codebook[model.logits(first, partial, level).argmax(-1)]
+        if name == "quantized_codebook":
+            torch.testing.assert_close(got, partial)
+        assert (
+            got - predict_teacher_forced(model, x, options=options.override("codebooks_per_step=1"))
+        ).abs().max() > 0
 
 
 def test_continuous_loss_is_the_squared_distance_of_the_concept():
@@ -153,14 +195,16 @@ def test_levels_and_dropped_rows_are_drawn_as_configured(model):
     x, seen = concepts(64, 20), []
 
     class Spy(QuantizedObjective):
-        def loss(self, model, batch, levels, dropped=None):
-            seen.append((levels, dropped))
+        def loss(self, model, batch, levels, dropped=None, asked=None):
+            seen.append((levels, dropped, asked))
 
-    for power, share in ((1.0, 0.15), (3.0, 0.0)):
-        Spy(QuantizedObjectiveConfig(level_power=power, conditioning_dropout=share), NORMALIZER)(
-            model, batch_of(x), StepRandom(0, 5)
-        )
-    (uniform, dropped), (early, none) = seen
+    for power, share, lookahead in ((1.0, 0.15, 0), (3.0, 0.0, 2)):
+        settings = QuantizedObjectiveConfig(level_power=power, conditioning_dropout=share, lookahead=lookahead)
+        Spy(settings, NORMALIZER)(model, batch_of(x), StepRandom(0, 5))
+    (uniform, dropped, nothing), (early, none, asked) = seen
+    assert nothing is None
+    shares = torch.bincount(asked[early == 0], minlength=3) / (early == 0).sum()
+    assert (shares - 1 / 3).abs().max() < 0.07 and (asked >= early).all() and asked.max() == 2
     shares = torch.bincount(uniform.flatten(), minlength=3) / uniform.numel()
     assert (shares - 1 / 3).abs().max() < 0.05
     assert abs((early == 0).float().mean() - (1 / 3) ** (1 / 3)) < 0.05
@@ -189,11 +233,14 @@ def test_a_model_that_knows_the_indices_generates_the_quantised_concept():
         model = small_model(name)
         indices = model.quantizer.encode(x)
 
-        def tell(partial, level, time, context, guided=False, model=model, indices=indices, name=name):
-            truth = x if name == "quantized_continuous" else F.one_hot(indices[..., level], SIZE).float()
+        def tell(partial, time, context, guided=False, model=model, indices=indices, name=name):
+            level = int((model.plan(range(LEVELS)) - time).abs().sum(-1).argmin())
+            truth = 99.0 * F.one_hot(indices[..., level], SIZE).float() if name == "quantized" else x
             return (truth, torch.zeros_like(truth)) if guided else truth
 
         model.predict = tell
+        if name == "quantized_codebook":
+            model.level_bias.data.zero_()
         for scale in (1.0, 1.0 + 1e-6):
             options = GenerationOptions(guidance_scale=scale, guidance_rescale=0.0)
             got = predict_teacher_forced(model, x, options=options)
