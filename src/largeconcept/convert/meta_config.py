@@ -31,7 +31,7 @@ class MetaFrontend(Config):
     dropout_p: float = 0.0
     embedding_std: float | None = None
     pre_linear_bias: Literal[True] = True
-    pre_linear_init_fn: str = "kaiming_uniform"
+    pre_linear_init_fn: str | None = "kaiming_uniform"
     scale_embeddings: Literal[False] = False
     weight_normalization: Literal[False] = False
 
@@ -44,9 +44,9 @@ class MetaProjection(Config):
 
     activation_name: None = None
     dropout_p: float = 0.0
-    layer_normalization_style: str = "standard"
+    layer_normalization_style: str | None = "standard"
     linear_bias: Literal[True] = True
-    linear_init_fn: str = "kaiming_uniform"
+    linear_init_fn: str | None = "kaiming_uniform"
     weight_normalization: Literal[False] = False
 
 
@@ -56,7 +56,7 @@ class MetaTransformer(Config):
     num_layers: int = Field(default=2, ge=1)
     num_attn_heads: int = Field(default=8, ge=1)
     ffn_inner_dim: int = Field(default=4096, ge=1)
-    ffn_inner_activation_name: str = "relu"
+    ffn_inner_activation_name: str | None = "relu"
     use_swiglu: bool = False
     layer_normalization_style: NormName = "standard"
     norm_order_style: Literal["pre"] = "pre"
@@ -66,7 +66,7 @@ class MetaTransformer(Config):
     dropout_p: float = 0.1
     final_dropout_p: float = 0.1
     attention_dropout_p: float = 0.0
-    attention_output_init_fn: str = "xavier"
+    attention_output_init_fn: str | None = "xavier"
     mha_output_proj_bias: bool = False
     enable_qk_layernorm: Literal[False] = False
     mha_qkv_weight_normalization: Literal[False] = False

@@ -237,6 +237,13 @@ def test_our_configuration_gives_metas_again(config):
     assert model_config(to_meta_config(ours).to_dict()) == ours
 
 
+def test_settings_of_initialisation_do_not_matter():
+    changed = change_in(BASE, "lcm", ffn_inner_activation_name=None, attention_output_init_fn=None)
+    changed = change_in(changed, "frontend", pre_linear_init_fn=None, embedding_std=3.0, dropout_p=0.3)
+    changed = change_in(changed, "postnet", linear_init_fn=None, layer_normalization_style=None, dropout_p=0.2)
+    assert model_config(changed) == model_config(BASE)
+
+
 def test_sampler_settings():
     assert sampler_options(BASE) == {}
     assert sampler_options(TOWER) == {"timestep_spacing": "meta"}
