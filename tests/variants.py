@@ -53,9 +53,25 @@ SMALL: dict[str, dict[str, Any]] = {
         },
     },
     "planning_mse": {"type": "planning", "body": {"type": "mse", "num_layers": 2, **_STYLE}},
+    "planning_flow": {
+        "type": "planning",
+        "body": {"type": "flow", "num_context_layers": 1, "num_denoiser_layers": 1, **_STYLE},
+    },
+    "planning_energy": {
+        "type": "planning",
+        "body": {"type": "energy", "num_layers": 1, "num_head_layers": 1, "noise_dim": 10, **_STYLE},
+    },
     "token_lm": {"type": "token_lm", "vocab_size": 100, "num_layers": 2, **_BODY},
     "through_decoder": {"type": "through_decoder", "num_layers": 2, "head_size": 12, **_STYLE},
     "quantized": {"type": "quantized", "num_layers": 2, "num_quantizers": 3, "codebook_size": 8, **_STYLE},
+    "quantized_codebook": {
+        "type": "quantized",
+        "logits": "codebook",
+        "num_layers": 2,
+        "num_quantizers": 3,
+        "codebook_size": 8,
+        **_STYLE,
+    },
     "quantized_continuous": {
         "type": "quantized",
         "head": "continuous",

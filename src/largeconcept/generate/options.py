@@ -29,7 +29,8 @@ class GenerationOptions(SamplerOptions):
             regresses; a quantised discrete model divides its logits by it, 0 takes the most probable.
         centroid_temperature: 1/β of a quantised continuous model, which draws centroids with p ∝ exp(−β · distance); 0
             takes the nearest.
-        codebooks_per_step: centroids that a quantised continuous model adds for each evaluation; 1 in the paper.
+        codebooks_per_step: centroids that a quantised model that finds concepts adds for each evaluation; 1 in the
+            paper.
         top_k, top_p: a quantised model draws from the k most probable centroids (0: from all), and from the most
             probable that together have probability p.
         initial_noise_scale: factor on the initial noise of a diffusion or flow model, and on the noise of an energy
@@ -41,7 +42,7 @@ class GenerationOptions(SamplerOptions):
             (the paper's have fewer than ten).
         break_threshold: cosine similarity to the break concept, in normalised space, from which a planning model's
             paragraph ends; ``None`` takes the model's own.
-        plain_ends: a planning model with a diffusion body draws a second sample, without guidance, from noise of full
+        plain_ends: a planning model whose body draws samples takes a second one, without guidance, from noise of full
             strength and in ten steps or more, which only says whether paragraph or text end here. Guidance and weak
             noise keep to what is typical of the context; a break is typical of none, so it would hardly ever come.
     """

@@ -22,6 +22,7 @@ from largeconcept.generate.loop import check_ids, check_prompt, check_room, eval
 from largeconcept.generate.options import GenerationOptions
 from largeconcept.generate.predictors import Cache, Noise, Predictor, SeededNoise, make_predictor
 from largeconcept.generate.stopping import StopTest
+from largeconcept.models.mse import MSEConfig
 from largeconcept.models.planning import PlanningConceptModel
 
 if TYPE_CHECKING:
@@ -301,11 +302,17 @@ def _predictor_of_ends(
     model: PlanningConceptModel, options: GenerationOptions, noise: Noise, concepts: int
 ) -> Predictor | None:
     """Return what says whether paragraph and text end, as ``options.plain_ends`` describes; ``None`` without."""
-    schedule: NoiseScheduleConfig | None = getattr(model.config.body, "noise_schedule", None)
-    if schedule is None or not options.plain_ends:
+    body = model.config.body
+    if isinstance(body, MSEConfig) or not options.plain_ends:  # a regression draws no samples
         return None
-    steps = min(max(options.num_inference_steps, 10), schedule.num_timesteps)
-    plain = {"guidance_scale": 1.0, "initial_noise_scale": 1.0, "num_inference_steps": steps}
+    schedule: NoiseScheduleConfig | None = getattr(body, "noise_schedule", None)
+    steps = max(options.num_inference_steps, 10)
+    plain = {
+        "guidance_scale": 1.0,
+        "initial_noise_scale": 1.0,
+        "num_candidates": 1,
+        "num_inference_steps": steps if schedule is None else min(steps, schedule.num_timesteps),
+    }
     return make_predictor(model, options.model_copy(update=plain), noise, concepts)
 
 

@@ -30,12 +30,16 @@ from torch import Tensor, nn
 from largeconcept.config import Config
 from largeconcept.errors import DataError
 from largeconcept.models.checks import check_concepts
+from largeconcept.models.energy import EnergyConfig
+from largeconcept.models.flow import FlowConfig
 from largeconcept.models.mse import MSEConfig
 from largeconcept.models.one_tower import OneTowerConfig
 from largeconcept.models.two_tower import TwoTowerConfig
 from largeconcept.types import ROLES
 
-BodyConfig = Annotated[OneTowerConfig | TwoTowerConfig | MSEConfig, Field(discriminator="type")]
+BodyConfig = Annotated[
+    OneTowerConfig | TwoTowerConfig | MSEConfig | FlowConfig | EnergyConfig, Field(discriminator="type")
+]
 """The families that a planning model can have as its body."""
 
 _CONCEPT, _BREAK, _PLAN = (ROLES.index(name) for name in ("concept", "break", "plan"))

@@ -15,6 +15,8 @@ from pydantic import Field
 from largeconcept.config import Config
 from largeconcept.objectives.base import Objective, config_of
 from largeconcept.objectives.diffusion import DiffusionConfig
+from largeconcept.objectives.energy import EnergyObjectiveConfig
+from largeconcept.objectives.flow import FlowObjectiveConfig
 from largeconcept.objectives.regression import RegressionConfig
 from largeconcept.types import ROLES
 
@@ -37,7 +39,13 @@ class PlanningObjectiveConfig(Config):
     """
 
     type: Literal["planning"] = "planning"
-    body: Annotated[RegressionConfig | DiffusionConfig, Field(discriminator="type")] | None = None
+    body: (
+        Annotated[
+            RegressionConfig | DiffusionConfig | FlowObjectiveConfig | EnergyObjectiveConfig,
+            Field(discriminator="type"),
+        ]
+        | None
+    ) = None
     plan_weight: float = Field(default=1.0, ge=0, allow_inf_nan=False)
     break_weight: float = Field(default=1.0, ge=0, allow_inf_nan=False)
 
