@@ -17,7 +17,13 @@ _MICRO_TOKENS = 8192
 _TOKENS_PER_CONCEPT = 24  # of the sample corpus; only the size of micro-batches depends on it
 
 
-def token_lm_like(config: RunConfig, *, codec: str | Path | None = None, out: str | Path | None = None) -> RunConfig:
+def token_lm_like(
+    config: RunConfig,
+    *,
+    codec: str | Path | None = None,
+    out: str | Path | None = None,
+    concepts_per_step: int | None = None,
+) -> RunConfig:
     """Return a token model's run that matches a concept model's run.
 
     The token model has the parameters of the concept model within 5 %, not counting its tables of tokens (nor learned
@@ -28,6 +34,8 @@ def token_lm_like(config: RunConfig, *, codec: str | Path | None = None, out: st
         config: run of the concept model; a token model's own is refused.
         codec: name or folder of the codec whose tokenizer is used; by default that of the objective, or of the data.
         out: the run folder; by default that of ``config`` with ``_token_lm`` at its end.
+        concepts_per_step: padded concepts of an optimiser step, if not those of ``config``. A step costs a token model
+            some ten times what it costs a small concept model; with little time more and smaller steps learn more.
 
     Raises:
         ConfigError: the codec has no tokenizer, or no size fits.
@@ -46,13 +54,16 @@ def token_lm_like(config: RunConfig, *, codec: str | Path | None = None, out: st
         raise ConfigError("the codec has no tokenizer", where="codec", got=name)
     model = matched_size(config.model, tokenizer.vocab_size)
     plain = config.to_dict()
+    data = plain["data"]
+    if concepts_per_step is not None:
+        data = {**data, "batch_concepts": max(concepts_per_step, data["max_length"]), "micro_batches": 1}
     return RunConfig.from_dict(
         {
             **plain,
             "model": model.to_dict(),
             "objective": {"type": "token_lm", "codec": None if named is None else name}
             | ({"end_text": config.data.end_text} if config.data.append_end else {}),
-            "data": _smaller_batches(plain["data"]),
+            "data": _smaller_batches(data),
             "validation": None if plain["validation"] is None else _smaller_batches(plain["validation"]),
             "normalizer": "none",
             "train": {**plain["train"], "out": str(out or f"{config.train.out}_token_lm"), "init_from": None},

@@ -65,5 +65,7 @@ def test_run_keeps_data_steps_and_optimiser(tmp_path):
         size = one.batch_concepts * one.micro_batches
         assert size == pytest.approx(other.batch_concepts * other.micro_batches, rel=0.05)
         assert one.batch_concepts < other.batch_concepts
+    fewer = token_lm_like(config, codec="starter", concepts_per_step=100).data
+    assert (fewer.batch_concepts, fewer.micro_batches) == (100, 1)
     with pytest.raises(ConfigError, match="a token model already"):
         token_lm_like(run)
