@@ -178,11 +178,13 @@ def to_meta(
         ConfigError: a model of another family.
         CheckpointError: a dead weight of another name or shape.
     """
-    if not isinstance(model, MSEConceptModel | TwoTowerConceptModel):
+    family = getattr(getattr(model, "config", None), "type", type(model).__name__)
+    # Other families are built on these two.
+    if not isinstance(model, MSEConceptModel | TwoTowerConceptModel) or family not in ("mse", "two_tower"):
         raise ConfigError(
             "Meta's code has no such model",
             where="model",
-            got=getattr(getattr(model, "config", None), "type", type(model).__name__),
+            got=family,
             expected="mse or two_tower",
         )
     state = model.state_dict()

@@ -4,6 +4,7 @@ import pytest
 import torch
 from variants import concepts, small_model
 
+from largeconcept.convert.meta_lcm import to_meta
 from largeconcept.errors import ConfigError, DataError
 from largeconcept.models import MSEConceptModel, ThroughDecoderConceptModel, ThroughDecoderConfig, build_model
 
@@ -45,6 +46,8 @@ def test_it_is_a_base_lcm_in_all_but_its_training():
     assert torch.equal(ours(concepts(2, 5)), base(concepts(2, 5)))
     with pytest.raises(DataError, match="a model of type through_decoder continues a text"):
         ours.prefill(concepts(1, 2), [0])
+    with pytest.raises(ConfigError, match=r"Meta's code has no such model; .*got through_decoder"):
+        to_meta(ours)
 
 
 def test_golden_values():
