@@ -58,6 +58,15 @@ VERBS: Table = {
         "Fit normalizers.",
         {"fit": ("largeconcept.cli.normalizer:fit", "Fit a normalizer to the concepts of a dataset.")},
     ),
+    "quantizer": (
+        "Fit quantizers.",
+        {
+            "fit": (
+                "largeconcept.cli.quantizer:fit",
+                "Fit residual codebooks to the concepts of a dataset, in normalised space.",
+            )
+        },
+    ),
     "train": ("largeconcept.cli.train:train", "Train a concept model from a recipe or a configuration file."),
     "eval": (
         "Judge concept models.",

@@ -145,7 +145,7 @@ class QuantizedConceptModel(OneTower):
         own.copy_(other)
         self.quantizer.config = quantizer.config
 
-    def forward(
+    def forward(  # type: ignore[override]
         self,
         x: Tensor,
         noisy: Tensor,
@@ -154,7 +154,8 @@ class QuantizedConceptModel(OneTower):
         source_lengths: Tensor | None = None,
         unconditional: Tensor | None = None,
         later: tuple[Tensor, Tensor] | None = None,
-    ) -> Tensor:
+        with_concepts: bool = False,
+    ) -> Tensor | tuple[Tensor, Tensor]:
         """Say for all concepts of each document in parallel how to go on, each given the clean ones before it.
 
         Args:
@@ -166,9 +167,11 @@ class QuantizedConceptModel(OneTower):
             unconditional: (B, T) boolean, rows that see themselves alone (classifier-free guidance training).
             later: with logits from the codebooks, (B, T) numbers j of codebooks and (B, T, C) their partial sums, to
                 ask each row for codebook j + 1 instead.
+            with_concepts: with logits from the codebooks, also return the concepts found.
 
         Returns:
-            (B, T, V) logits of codebook k + 1, or (B, T, C) concepts x̂ (whatever ``target`` is), float32.
+            (B, T, V) logits of codebook k + 1, or (B, T, C) concepts x̂ (whatever ``target`` is), float32; with
+            ``with_concepts`` both.
 
         Raises:
             DataError: shapes or types do not fit together, or a document longer than the learned positions.
@@ -178,7 +181,7 @@ class QuantizedConceptModel(OneTower):
             out = out + noisy
         if self.level_bias is None:
             return out
-        levels, partial = (timesteps, noisy) if later is None else later
+        found, (levels, partial) = out, (timesteps, noisy) if later is None else later
         if self.finds_concepts:
             # Rows of one level together: one host synchronisation, instead of a codebook for each row.
             flat = levels.flatten()
@@ -186,7 +189,8 @@ class QuantizedConceptModel(OneTower):
             parts = torch.split((out - partial).flatten(0, 1)[order], counts.tolist())
             logits = torch.cat([self._likelihood(part, level) for level, part in enumerate(parts)])
             out = logits[order.argsort()].view(*levels.shape, -1)
-        return out + F.embedding(levels, self.level_bias)
+        out = out + F.embedding(levels, self.level_bias)
+        return (out, found) if with_concepts else out
 
     def predict(
         self, partial: Tensor, time: Tensor, context: CleanContext, *, guided: bool = False

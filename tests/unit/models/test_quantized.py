@@ -143,8 +143,18 @@ def test_a_later_codebook_can_be_asked_for():
     same = objective().loss(model, batch_of(x), levels, asked=levels)
     torch.testing.assert_close(same.sum, objective().loss(model, batch_of(x), levels).sum)
     for name in ("quantized", "quantized_continuous"):
-        with pytest.raises(ConfigError, match=r"objective\.lookahead: only a discrete model"):
+        with pytest.raises(ConfigError, match=r"objective\.lookahead.*: only a discrete model"):
             objective().loss(small_model(name), batch_of(x), levels, asked=asked)
+
+
+def test_the_distance_of_the_concept_can_be_added():
+    model, x = small_model("quantized_codebook"), concepts(2, 4)
+    levels = torch.randint(0, LEVELS, (2, 4))
+    _, found = model(x, partial_sums(model, x, levels), levels, with_concepts=True)
+    plain, more = (objective(concept_weight=w).loss(model, batch_of(x, [4, 2]), levels) for w in (0.0, 3.0))
+    error = (found - x).square().mean(-1)
+    torch.testing.assert_close(more.sum - plain.sum, 3 * (error[0].sum() + error[1, :2].sum()), rtol=1e-4, atol=1e-4)
+    assert torch.equal(more.metrics["nats"][0], plain.metrics["nats"][0]) and "l2" in more.metrics
 
 
 def test_several_centroids_from_one_evaluation():
