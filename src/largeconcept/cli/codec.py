@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from json import dumps
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -110,14 +109,14 @@ def fragility(
 
     Every sentence is encoded, noised at several levels, written greedily and compared with itself. A small network then
     learns to predict the result from the concept; training a diffusion model can weigh concepts by it
-    (objective.weighting.type=fragility objective.weighting.fragility_scorer=OUT/scorer).
+    (objective.weighting.type=fragility objective.weighting.fragility_scorer=OUT/scorer). Interrupted work goes on when
+    the same command is given again.
     """
     from pathlib import Path
 
     from largeconcept.codec import load_codec
-    from largeconcept.codec.fragility import FragilityScorer, measure_fragility
+    from largeconcept.codec.fragility import FragilityScorer, measure_to_file
     from largeconcept.codec.normalizer import ConceptNormalizer
-    from largeconcept.io import atomic_path
 
     space = load_codec(codec)
     given = None if normalizer is None else ConceptNormalizer.from_pretrained(normalizer)
@@ -125,10 +124,10 @@ def fragility(
     rows = [(text, code) for code, texts in sentences.items() for text in spread(list(dict.fromkeys(texts)), limit)]
     alphas = [n / (levels + 1) for n in range(1, levels + 1)]
     with progress("decoding", unit="concepts") as update:
-        found = measure_fragility(
+        found = measure_to_file(
             space,
-            [text for text, _ in rows],
-            [code for _, code in rows],
+            rows,
+            Path(out) / "scores.jsonl",
             given,
             alphas=alphas,
             score=score,  # type: ignore[arg-type]
@@ -136,10 +135,6 @@ def fragility(
             on_progress=lambda done, total: update(done, total),
         )
     values = found.values.tolist()
-    with atomic_path(Path(out) / "scores.jsonl") as path, path.open("w", encoding="utf-8") as file:
-        for (text, code), value, scores in zip(rows, values, found.scores.tolist(), strict=True):
-            line = {"sentence": text, "lang": code, "fragility": value, "scores": scores}
-            file.write(dumps(line, ensure_ascii=False) + "\n")
     about = {"codec": space.fingerprint, "score": score, "alphas": alphas, "seed": seed, "sentences": len(rows)}
     scorer, fit = FragilityScorer.fit(found.concepts, found.values, seed=seed, metadata=about)
     scorer.save_pretrained(Path(out) / "scorer")

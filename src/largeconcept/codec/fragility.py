@@ -19,6 +19,7 @@ Shape letters: N sentences, A noise levels, C concept dimension, D hidden width.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -34,7 +35,17 @@ from largeconcept.codec.normalizer import ConceptNormalizer
 from largeconcept.config import Config
 from largeconcept.diffusion.random import StepRandom
 from largeconcept.errors import CheckpointError, ConfigError, DataError, did_you_mean
-from largeconcept.io import load_strict, read_json, read_safetensors, require_folder, write_json, write_safetensors
+from largeconcept.io import (
+    atomic_path,
+    atomic_write_text,
+    fingerprint,
+    load_strict,
+    read_json,
+    read_safetensors,
+    require_folder,
+    write_json,
+    write_safetensors,
+)
 
 if TYPE_CHECKING:
     from largeconcept.types import ConceptCodec
@@ -127,6 +138,102 @@ def measure_fragility(
             if on_progress is not None:
                 on_progress(done, len(sentences) * len(levels))
     return Fragility(concepts, levels, scores)
+
+
+def measure_to_file(
+    codec: ConceptCodec,
+    rows: Sequence[tuple[str, str]],
+    path: str | Path,
+    normalizer: ConceptNormalizer | None = None,
+    *,
+    alphas: Sequence[float] = ALPHAS,
+    score: ScoreName = "auto_bleu",
+    seed: int = 0,
+    group: int = 500,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Fragility:
+    """Measure (sentence, language) pairs and write a line of JSON for each; go on where a killed call stopped.
+
+    Lines hold ``sentence``, ``lang``, ``fragility`` and ``scores``. Until all are written they stand in a file beside
+    ``path``, with the settings in its first line; it is used again only under the same settings.
+
+    Raises:
+        DataError, ConfigError: as :func:`measure_fragility`.
+        OSError: the file cannot be written.
+    """
+    if not rows:
+        raise DataError("no sentences", where="fragility")
+    path = Path(path)
+    part = path.with_name(f".{path.name}.part")
+    concepts = codec.encode([text for text, _ in rows], [lang for _, lang in rows])
+    if normalizer is None:
+        normalizer = ConceptNormalizer.fit([concepts], "standard")
+    about = {
+        "codec": codec.fingerprint,
+        "normalizer": fingerprint(normalizer.state_dict()),
+        "alphas": list(alphas),
+        "score": score,
+        "seed": seed,
+    }
+    known = _known(part, about)
+    missing = [row for row in rows if row not in known]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with part.open("a" if known else "w", encoding="utf-8") as file:
+        if not known:
+            file.write(json.dumps(about) + "\n")
+        for start in range(0, len(missing), group):
+            some = missing[start : start + group]
+            before = (len(rows) - len(missing) + start) * len(alphas)
+            found = measure_fragility(
+                codec,
+                [text for text, _ in some],
+                [lang for _, lang in some],
+                normalizer,
+                alphas=alphas,
+                score=score,
+                seed=seed,
+                on_progress=_after(before, len(rows) * len(alphas), on_progress),
+            )
+            for row, scores in zip(some, found.scores.tolist(), strict=True):
+                known[row] = scores
+                file.write(json.dumps({"row": row, "scores": scores}) + "\n")
+            file.flush()
+    result = Fragility(concepts, tuple(float(alpha) for alpha in alphas), torch.tensor([known[row] for row in rows]))
+    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        for (text, lang), value in zip(rows, result.values.tolist(), strict=True):
+            line = {"sentence": text, "lang": lang, "fragility": value, "scores": known[text, lang]}
+            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+    part.unlink()
+    return result
+
+
+def _after(before: int, total: int, on_progress: Callable[[int, int], None] | None) -> Callable[[int, int], None]:
+    """Return a report for a part of the work that follows ``before`` of ``total`` units."""
+
+    def report(done: int, _: int) -> None:
+        if on_progress is not None:
+            on_progress(before + done, total)
+
+    return report
+
+
+def _known(part: Path, about: dict[str, Any]) -> dict[tuple[str, str], list[float]]:
+    """Return what a call that was killed had measured under these settings; its last line may be half written."""
+    known: dict[tuple[str, str], list[float]] = {}
+    if not part.is_file():
+        return known
+    lines = part.read_text(encoding="utf-8", errors="replace").split("\n")
+    try:
+        if json.loads(lines[0]) != about:
+            return {}
+        for line in lines[1:]:
+            data = json.loads(line)
+            known[data["row"][0], data["row"][1]] = data["scores"]
+    except (ValueError, KeyError, TypeError, IndexError):
+        if known:  # the rest is measured again; the broken line must not stay in front of it
+            whole = [json.dumps({"row": row, "scores": scores}) for row, scores in known.items()]
+            atomic_write_text(part, "\n".join([json.dumps(about), *whole]) + "\n")
+    return known
 
 
 class FragilityConfig(Config):

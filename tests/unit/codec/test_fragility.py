@@ -4,7 +4,7 @@ import math
 import pytest
 import torch
 
-from largeconcept.codec.fragility import FragilityScorer, measure_fragility
+from largeconcept.codec.fragility import FragilityScorer, measure_fragility, measure_to_file
 from largeconcept.codec.normalizer import ConceptNormalizer, NormalizerConfig
 from largeconcept.codec.toy import ToyCodec
 from largeconcept.errors import CheckpointError, ConfigError, DataError
@@ -70,6 +70,38 @@ def test_named_scores_lie_between_zero_and_one():
         assert found.scores[:, 0].tolist() == pytest.approx([1.0] * 8)
         assert float(found.scores.min()) >= 0.0 and float(found.scores[:, 1].mean()) < 0.9
     assert seen[-1] == (16, 16)
+
+
+def test_a_killed_measurement_goes_on(tmp_path, monkeypatch):
+    rows = [(f"plus 0.3 {n}", ("eng_Latn", "deu_Latn")[n % 2]) for n in range(50)]
+    path, seen = tmp_path / "new" / "scores.jsonl", []
+    settings = {"alphas": (0.3, 0.8), "group": 10, "on_progress": lambda *at: seen.append(at)}
+    monkeypatch.setattr("largeconcept.codec.fragility._scored", lambda score, *rest: torch.tensor(same_sign(*rest[:2])))
+    whole = measure_to_file(SignCodec(), rows, tmp_path / "whole.jsonl", NORMALIZER, **settings)
+    assert seen[-1] == (100, 100)
+
+    class Killed(SignCodec):
+        def decode(self, *args, **keywords):
+            if len(self.asked) == 5:  # two levels for each of two groups, and one
+                raise KeyboardInterrupt
+            return super().decode(*args, **keywords)
+
+    with pytest.raises(KeyboardInterrupt):
+        measure_to_file(Killed(), rows, path, NORMALIZER, **settings)
+    assert not path.exists() and len(list(path.parent.iterdir())) == 1
+    (part,) = path.parent.iterdir()
+    part.write_text(part.read_text() + '{"row": ["half a li')
+    codec, seen[:] = SignCodec(), []
+    again = measure_to_file(codec, rows, path, NORMALIZER, **settings)
+    assert sum(len(langs) for langs, _ in codec.asked) == 2 * 30 and seen[0] == (50, 100)
+    assert torch.equal(again.scores, whole.scores) and torch.equal(again.concepts, whole.concepts)
+    assert path.read_text() == (tmp_path / "whole.jsonl").read_text() and len(list(path.parent.iterdir())) == 1
+
+    with pytest.raises(KeyboardInterrupt):
+        measure_to_file(Killed(), rows, path, NORMALIZER, **settings)
+    codec = SignCodec()
+    measure_to_file(codec, rows, path, NORMALIZER, **settings, seed=1)  # other settings begin anew
+    assert sum(len(langs) for langs, _ in codec.asked) == 2 * 50
 
 
 def linear_data(number=600, noise=0.0):

@@ -238,3 +238,32 @@ def test_what_cannot_be_is_refused():
         sample(ideal(schedule), schedule, SamplerOptions(sampler="ddpm"), x)
     with pytest.raises(ConfigError, match="zero_terminal_snr"):
         sample(lambda *a: x, schedule, SamplerOptions(sampler="dpm_solver_pp_2m"), x, prediction_type="eps")
+
+
+def test_golden_values():
+    """Changes of the samplers' numbers are seen."""
+    x_T = torch.tensor([[0.5]], dtype=torch.float64)
+    found = {
+        (sampler, spacing): float(
+            sample(
+                ideal(NoiseSchedule()),
+                NoiseSchedule(),
+                SamplerOptions(sampler=sampler, num_inference_steps=9, timestep_spacing=spacing),
+                x_T,
+                noise=torch.full((9, 1, 1), 0.3, dtype=torch.float64),
+            )
+        )
+        for sampler in SAMPLERS
+        for spacing in ("requested", "log_snr")
+    }
+    assert found == pytest.approx(GOLDEN, abs=1e-6)
+
+
+GOLDEN = {
+    ("ddim", "requested"): 1.9561634,
+    ("ddim", "log_snr"): 1.9258641,
+    ("ddpm", "requested"): 2.0773770,
+    ("ddpm", "log_snr"): 1.9322078,
+    ("dpm_solver_pp_2m", "requested"): 1.9865236,
+    ("dpm_solver_pp_2m", "log_snr"): 2.0065729,
+}
