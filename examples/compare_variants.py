@@ -5,7 +5,7 @@
     python examples/compare_variants.py --only mse flow       # some of them
     python examples/compare_variants.py --recipe-steps        # the steps of each recipe instead of equal time
 
-Each is the recipe ``tiny.<variant>`` with as many steps as fit into the time: the pace on this machine is measured first.
+Each is the recipe ``tiny.<variant>`` with as many steps as fit into the time; the machine's pace is measured first.
 The table has the metrics of the paper (arXiv:2412.08821, section 2.4.2 and table 3), on the test part of the corpus:
 l2 and contrastive accuracy of the predicted next concept, round-trip l2 (after decoding and encoding again), and
 paraphrase. The token model (``recipes.baseline.token_lm_like``) has the size, data, tokenizer and time of the two-tower

@@ -1,6 +1,6 @@
 """A linear layer that takes the quickest of torch's own products in float32 on a CPU.
 
-In training that is oneDNN's product, which is often quicker than the default one (``benchmarks/linear.py`` measures it).
+In training that is oneDNN's product, often quicker than the default one (``benchmarks/linear.py`` measures it).
 
 Generation works on a handful of vectors. A product with few rows costs what reading its weights costs. The math
 library's usual path first rearranges the weights and so reads them at a fraction of the memory's speed. Two other paths
