@@ -182,6 +182,8 @@ def test_weights_of_roles(name):
     assert float(found.count) == float(loss(name, data).count)
     for key, (total, _) in loss(name, data).metrics.items():
         assert torch.equal(found.metrics[key][0], total), key
+    weights = PlanningObjective(PlanningObjectiveConfig(plan_weight=3.0, break_weight=0.5), NORMALIZER).weights(data)
+    assert torch.equal(weights, torch.tensor([1.0, 0.5, 3.0, 1.0])[roles])
     # Weights without effect are none.
     assert PlanningObjective(PlanningObjectiveConfig(), NORMALIZER).weights(data) is None
 
