@@ -103,7 +103,12 @@ def kmeans(x: Tensor, num_centroids: int, *, iterations: int = 20, seed: int = 0
 
 
 def spread(x: Tensor, num_centroids: int, generator: torch.Generator) -> Tensor:
-    """Draw (V, C) first centroids from the vectors, each with probability ∝ squared distance to those before it.
+    """Draw (V, C) first centroids from the vectors, each with probability ∝ squared distance to those before it, where
+    distances above twice the mean count as twice the mean.
+
+    Without that bound, outliers are drawn; what quantisers leave over of concepts has many, and codebooks that hold them
+    have fewer centroids for all the rest. Clusters that lie apart are still found: whatever is near none of the centroids
+    so far is then above the mean.
 
     This is k-means++ (Arthur & Vassilvitskii 2007) up to 64 centroids; of more, as many are drawn at a time as make 64
     rounds (Bahmani et al. 2012, arXiv:1203.6402, without the second clustering).
@@ -115,7 +120,7 @@ def spread(x: Tensor, num_centroids: int, generator: torch.Generator) -> Tensor:
     distance[chosen[0]] = 0.0
     left = num_centroids - 1
     while left:
-        running = distance.double().cumsum(0)
+        running = distance.double().clamp(max=2.0 * float(distance.mean())).cumsum(0)
         if not running[-1] > 0:  # every vector is a centroid: any will do
             chosen.append(torch.randint(len(x), (left,), generator=generator).to(x.device))
             break
