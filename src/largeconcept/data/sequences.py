@@ -127,10 +127,14 @@ class PlannedDocument:
     Attributes:
         concepts: (S, C) float32: plans, paragraphs, breaks, end.
         roles: (S,) int64 indices into :data:`~largeconcept.types.ROLES`.
+        sentences: the S sentences.
+        lang: FLORES-200 code, or ``None`` when unknown.
     """
 
     concepts: Tensor
     roles: Tensor
+    sentences: tuple[str, ...]
+    lang: str | None
 
     @property
     def scored(self) -> Tensor:
@@ -152,10 +156,21 @@ def planned_documents(
         raise DataError("the dataset has no plans", where=dataset.folder, hint="build it with plan=first_sentence")
     affixes = dataset.affixes
     end = None if end_text is None else affixes[end_text].numpy()[None]
-    options = SequenceOptions(sys.maxsize, 1, end, None, pairs=False, pause=affixes[break_text].numpy()[None])
+    options = SequenceOptions(
+        sys.maxsize,
+        1,
+        end,
+        None,
+        pairs=False,
+        sentences=True,
+        end_text=end_text or "",
+        pause=affixes[break_text].numpy()[None],
+        break_text=break_text,
+    )
     for sequence in SourceStream(dataset, 0, options, None, Omissions()).once():
         concepts = np.concatenate([piece.astype(np.float32) for piece in sequence.pieces])
-        yield PlannedDocument(torch.from_numpy(concepts), torch.tensor(sequence.roles))
+        text = sequence.sentences or ()
+        yield PlannedDocument(torch.from_numpy(concepts), torch.tensor(sequence.roles), text, sequence.lang)
 
 
 class SourceStream:

@@ -37,6 +37,7 @@ def data(tmp_path_factory):
         lines.append(
             {
                 "id": f"d{index}",
+                "lang": "eng_Latn",
                 "sentences": [" ".join(draw.choices(WORDS, k=6)) + "." for _ in range(sum(sizes))],
                 "paragraph_starts": [sum(sizes[:i]) for i in range(len(sizes))],
             }
@@ -93,6 +94,9 @@ def test_whole_documents_as_a_planning_model_reads_them(data):
         assert names.count("plan") == names.count("break") == len(document.paragraph_starts)
         sentences = torch.tensor([name in ("plan", "concept") for name in names])
         assert torch.equal(one.concepts[sentences], document.concepts)
+        said = [text for text, name in zip(one.sentences, names, strict=True) if name in ("plan", "concept")]
+        assert said == document.sentences
+        assert one.lang == document.lang == "eng_Latn"
         assert one.scored.tolist() == [name == "concept" for name in names]
     with pytest.raises(DataError, match="no plans"):
         list(planned_documents(ConceptDataset(data, "plain")))
