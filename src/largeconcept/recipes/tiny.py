@@ -11,7 +11,7 @@ from largeconcept.train.config import RunConfig
 _STYLE: dict[str, Any] = {"model_dim": 256, "num_heads": 4}
 SAMPLERS: dict[str, dict[str, Any]] = {
     "mse": {},
-    "quantized": {"guidance_scale": 2.0, "guidance_rescale": 0.0},
+    "quantized": {"guidance_scale": 3.0, "guidance_rescale": 0.0, "codebooks_per_step": 32},
     "two_tower": {"num_inference_steps": 3, "guidance_scale": 6.0, "guidance_rescale": 1.0},
     "energy": {"num_candidates": 16},
     "flow": {"num_inference_steps": 3, "guidance_scale": 3.0, "guidance_rescale": 0.0},
@@ -94,27 +94,30 @@ def through_decoder(
 
 
 def quantized(data: str | Path, out: str | Path = "runs/tiny_quantized", *, validation: str | None = None) -> RunConfig:
-    """Quant-LCM-d of 2 layers and width 256 over 16 codebooks of 64 centroids; about two minutes on two cores.
+    """Quant-LCM-d of 2 layers and width 256 over 32 codebooks of 16 centroids; about two minutes on two cores.
 
-    Fifteen thousand concepts would fit more or larger codebooks only to themselves. The first codebooks, which decide
-    what a concept is about, are drawn more often than the last.
+    Fifteen thousand concepts fit larger codebooks to themselves, and are too few to learn indices from alone: logits
+    come from the codebooks, every codebook to come is asked for, and the distance of the concept counts too. The first
+    codebooks, which decide what a concept is about, are drawn more often than the last.
     """
-    return _quantized("discrete", data, out, validation)
+    objective = {"lookahead": 31, "concept_weight": 10.0}
+    return _quantized({"head": "discrete", "logits": "codebook"}, objective, data, out, validation)
 
 
 def quantized_continuous(
     data: str | Path, out: str | Path = "runs/tiny_quantized_continuous", *, validation: str | None = None
 ) -> RunConfig:
     """Quant-LCM-c: as :func:`quantized`, with a head that finds the concept; about two minutes on two cores."""
-    return _quantized("continuous", data, out, validation)
+    return _quantized({"head": "continuous"}, {}, data, out, validation)
 
 
-def _quantized(head: str, data: str | Path, out: str | Path, validation: str | None) -> RunConfig:
-    codebooks = {"num_quantizers": 16, "codebook_size": 64, "fit_passes": 2, "logits": "codebook"}
-    model = {"type": "quantized", "head": head, "num_layers": 2, "dropout": 0.4, "max_positions": 1024, **codebooks}
-    run = _run({**model, **_STYLE}, data, out, validation, max_steps=140)
-    objective = {"type": "quantized", "level_power": 3.0, "lookahead": 15 if head == "discrete" else 0}
-    return RunConfig.from_dict({**run.to_dict(), "objective": objective})
+def _quantized(
+    head: dict[str, Any], objective: dict[str, Any], data: str | Path, out: str | Path, validation: str | None
+) -> RunConfig:
+    codebooks = {"num_quantizers": 32, "codebook_size": 16, "fit_passes": 2}
+    model = {"type": "quantized", "num_layers": 2, "dropout": 0.4, "max_positions": 1024, **head, **codebooks}
+    run = _run({**model, **_STYLE}, data, out, validation, max_steps=120)
+    return RunConfig.from_dict({**run.to_dict(), "objective": {"type": "quantized", "level_power": 4.0, **objective}})
 
 
 def planning(data: str | Path, out: str | Path = "runs/tiny_planning", *, validation: str | None = None) -> RunConfig:
