@@ -100,7 +100,7 @@ def main() -> None:
 
 def recipe(name: str, plain: Path, planned: Path, out: Path) -> RunConfig:
     if name == "token_lm":
-        # A concept is some two dozen tokens: with as many concepts a step as the others it would get a handful of steps.
+        # A concept is two dozen tokens: with as many concepts a step as the others it would get a handful of steps.
         two_tower = tiny.two_tower(plain, out / "two_tower")
         return baseline.token_lm_like(two_tower, out=out / "token_lm", concepts_per_step=64)
     made: RunConfig = getattr(tiny, name)(planned if name == "planning" else plain, out / name)
