@@ -96,7 +96,7 @@ def kmeans(x: Tensor, num_centroids: int, *, iterations: int = 20, seed: int = 0
     x = x.detach().float()
     if len(x) > POINTS_PER_CENTROID * num_centroids:
         x = x[torch.randperm(len(x), generator=generator)[: POINTS_PER_CENTROID * num_centroids].to(x.device)]
-    centroids = spread(x, num_centroids, generator)
+    centroids = _start(x, num_centroids, generator)
     if backend == "torch" or not installed or x.device.type != "cpu":
         return lloyd(x, centroids, iterations)
     return lloyd(x, _faiss(x, centroids, iterations, seed), min(iterations, 2))
@@ -106,9 +106,9 @@ def spread(x: Tensor, num_centroids: int, generator: torch.Generator) -> Tensor:
     """Draw (V, C) first centroids from the vectors, each with probability ∝ squared distance to those before it, where
     distances above twice the mean count as twice the mean.
 
-    Without that bound, outliers are drawn; what quantisers leave over of concepts has many, and codebooks that hold them
-    have fewer centroids for all the rest. Clusters that lie apart are still found: whatever is near none of the centroids
-    so far is then above the mean.
+    Without that bound, outliers are drawn; what quantisers leave over of concepts has many, and codebooks that hold
+    them have fewer centroids for all the rest. Clusters that lie apart are still found: whatever is near none of the
+    centroids so far is then above the mean.
 
     This is k-means++ (Arthur & Vassilvitskii 2007) up to 64 centroids; of more, as many are drawn at a time as make 64
     rounds (Bahmani et al. 2012, arXiv:1203.6402, without the second clustering).
@@ -132,6 +132,22 @@ def spread(x: Tensor, num_centroids: int, generator: torch.Generator) -> Tensor:
         distance[picked] = 0.0
         left -= len(picked)
     return x[torch.cat(chosen)].clone()
+
+
+def _start(x: Tensor, num_centroids: int, generator: torch.Generator) -> Tensor:
+    """Return the better one, after three iterations, of two sets of first centroids: :func:`spread`, and random vectors
+    brought near the mean.
+
+    The second is for what has no clusters. There, in many dimensions, two vectors are farther from each other than from
+    the mean, so a first centroid that happens to lie near it takes all vectors and leaves the others one each; near the
+    mean all begin alike.
+    """
+    mean = x.mean(dim=0)
+    random = x[torch.randperm(len(x), generator=generator)[:num_centroids].to(x.device)]
+    starts = [spread(x, num_centroids, generator), torch.lerp(mean, random, 0.1)]
+    tried = [lloyd(x, start, 3) for start in starts]
+    errors = [float(nearest(x, one)[1].double().sum()) for one in tried]
+    return tried[0] if errors[0] <= errors[1] else tried[1]
 
 
 def lloyd(x: Tensor, centroids: Tensor, iterations: int) -> Tensor:

@@ -71,7 +71,17 @@ def test_only_a_part_of_many_vectors_is_used(monkeypatch):
     seen = []
     monkeypatch.setattr(kmeans_module, "lloyd", lambda x, start, _: seen.append(len(x)) or start)
     kmeans(random(100, 3), 5, backend="torch")
-    assert seen == [20]
+    assert set(seen) == {20}
+
+
+def test_a_vector_near_the_mean_does_not_take_all_others(monkeypatch):
+    """In many dimensions all vectors are nearer to their mean than to each other."""
+    x = torch.cat((torch.zeros(1, 300), random(1200, 300)))
+    start = x[:12]
+    assert torch.bincount(nearest(x, kmeans_module.lloyd(x, start, 20))[0]).max() > 1000
+    monkeypatch.setattr(kmeans_module, "spread", lambda x, number, generator: start)
+    counts = torch.bincount(nearest(x, kmeans(x, 12, backend="torch"))[0])
+    assert counts.max() < 300 and len(counts) == 12
 
 
 def test_nearest_is_the_nearest(monkeypatch):

@@ -47,7 +47,9 @@ def test_codebooks_are_fitted_kept_and_saved_with_the_model(finished, data):
 
 def test_a_stopped_run_goes_on_with_its_codebooks_and_makes_the_same_steps(finished, data, tmp_path):
     Trainer(run(data, tmp_path / "out", steps=3), progress=False).fit()
+    written = (tmp_path / "out" / "quantizer" / "model.safetensors").stat().st_mtime_ns
     Trainer(run(data, tmp_path / "out"), progress=False).fit()
+    assert (tmp_path / "out" / "quantizer" / "model.safetensors").stat().st_mtime_ns == written  # not fitted again
     whole, parts = load_model(finished / "model"), load_model(tmp_path / "out" / "model")
     for name, tensor in whole.state_dict().items():
         assert torch.equal(tensor, parts.state_dict()[name]), name
