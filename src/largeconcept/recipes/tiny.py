@@ -13,7 +13,7 @@ SAMPLERS: dict[str, dict[str, Any]] = {
     "mse": {},
     "quantized": {"guidance_scale": 3.0, "guidance_rescale": 0.0, "codebooks_per_step": 32},
     "two_tower": {"num_inference_steps": 3, "guidance_scale": 6.0, "guidance_rescale": 1.0},
-    "energy": {"num_candidates": 16, "candidate_choice": "mean", "initial_noise_scale": 0.4},
+    "energy": {"num_candidates": 32, "candidate_choice": "mean", "initial_noise_scale": 0.5},
     "flow": {"num_inference_steps": 3, "guidance_scale": 6.0, "guidance_rescale": 0.5},
     "one_tower": {"num_inference_steps": 3, "guidance_scale": 6.0, "guidance_rescale": 1.0},
     "planning": {
@@ -75,9 +75,11 @@ def energy(data: str | Path, out: str | Path = "runs/tiny_energy", *, validation
     """Energy model of 2 + 2 layers and width 256, four samples a concept; about two minutes on two cores.
 
     A sample of what little data teaches is far from any truth; near the middle of the distribution it is about right.
+    More steps, and dropout of the state, were worse; contrastive accuracy is that of copying the last sentence within
+    the error of the test split, the distance from the truth clearly less.
     """
     model = {"type": "energy", "num_layers": 2, "num_head_layers": 2, "noise_dim": 64, "dropout": 0.4}
-    run = _run({**model, **_STYLE}, data, out, validation, max_steps=250)
+    run = _run({**model, **_STYLE}, data, out, validation, max_steps=180)
     objective = {"type": "energy", "num_samples": 4}
     return RunConfig.from_dict({**run.to_dict(), "objective": objective}).override("data.batch_concepts=1024")
 
