@@ -100,16 +100,9 @@ class FlowDenoiser(DenoiserTower):
         Returns:
             (B, T, C) float32 with the context; with ``guided`` also the one without it.
         """
-        if guided:
-            noisy = torch.cat((noisy, noisy))
-        x = self._embed(noisy, torch.cat(previous) if isinstance(previous, tuple) else previous)
-        for index, layer in enumerate(self.layers):
-            x = layer.step(x, plan.layers[index], n, context.keys_values[index], context)
-        out: Tensor = self.output_proj(self.norm(x)).float()
-        if not guided:
-            return out
-        with_context, without = out.chunk(2)
-        return with_context, without
+        both = torch.cat((noisy, noisy)) if guided else noisy
+        x = self._embed(both, torch.cat(previous) if isinstance(previous, tuple) else previous)
+        return self._run(x.flatten(0, 1), plan, n, context, noisy)
 
     def _embed(self, noisy: Tensor, previous: Tensor | None) -> Tensor:
         dtype = self.input_proj.weight.dtype

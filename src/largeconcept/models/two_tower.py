@@ -109,13 +109,18 @@ class LayerPlan:
         norms: for each step, three: the norms with their modulation folded in.
         gates: for each step, three (D,).
         unconditional: for each step, (D,): what cross-attention adds when only the zero vector is seen, gate included.
-        attention: the self-attention as one linear, or ``None`` to use its two.
+        attention: the self-attention, as one linear or as two.
+        query, output, inner, down: the linears of cross-attention and MLP as they are now.
     """
 
     norms: list[tuple[ModulatedNorm, ...]]
     gates: list[tuple[Tensor, ...]]
     unconditional: tuple[Tensor, ...]
-    attention: PackedLinear | None
+    attention: tuple[PackedLinear, ...]
+    query: PackedLinear
+    output: PackedLinear
+    inner: PackedLinear
+    down: PackedLinear
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,23 +197,44 @@ class DenoiserLayer(nn.Module):
             norms=list(zip(*folded, strict=True)),
             gates=[g.unbind(0) for g in gate],
             unconditional=unconditional.unbind(0),
-            attention=PackedLinear(*self.attention.folded()) if fold else None,
+            attention=(
+                (PackedLinear(*self.attention.folded()),)
+                if fold
+                else (self.attention.v_proj.packed(), self.attention.output_proj.packed())
+            ),
+            query=self.cross_attention.q_proj.packed(),
+            output=self.cross_attention.output_proj.packed(),
+            inner=self.mlp.inner_proj.packed(),
+            down=self.mlp.output_proj.packed(),
         )
 
     def step(
-        self, x: Tensor, plan: LayerPlan, n: int, keys_values: tuple[Tensor, Tensor], context: CrossContext
+        self, x: Tensor, plan: LayerPlan, n: int, keys_values: tuple[Tensor, Tensor], context: CrossContext, rows: int
     ) -> Tensor:
-        """Map (B, T, D), or (2B, T, D) with the rows without context in the second half, at step ``n`` of the plan."""
-        batch = keys_values[0].shape[0]
+        """Map (R, D) to (R, D) at step ``n`` of the plan; the first ``rows`` (B T) see the context, the others none.
+
+        Called for every layer, step and concept, on few rows: what counts here is the number of operations.
+        """
+        keys, values = keys_values
+        batch, heads = keys.shape[0], keys.shape[1]
         gates, (first, second, third) = plan.gates[n], plan.norms[n]
-        attention = self.attention if plan.attention is None else plan.attention
-        x = torch.addcmul(x, gates[0], attention(first(x)))
-        seeing = x[:batch]
-        y = self.cross_attention(second(seeing), *keys_values, context.mask, context.is_causal)
-        y = self.cross_attention.output_proj(y)
-        seeing = torch.addcmul(seeing, gates[1], y)
-        x = seeing if x.shape[0] == batch else torch.cat((seeing, x[batch:] + plan.unconditional[n]))
-        return torch.addcmul(x, gates[2], self.mlp(third(x)))
+        y = first(x)
+        for linear in plan.attention:
+            y = linear(y)
+        x = torch.addcmul(x, gates[0], y)
+        guided = x.shape[0] != rows
+        seeing = x[:rows] if guided else x
+        q = plan.query(second(seeing)).view(batch, -1, heads, keys.shape[-1]).transpose(1, 2)
+        y = F.scaled_dot_product_attention(q, keys, values, attn_mask=context.mask, is_causal=context.is_causal)
+        seeing = torch.addcmul(seeing, gates[1], plan.output(y.transpose(1, 2).reshape(seeing.shape)))
+        x = torch.cat((seeing, x[rows:] + plan.unconditional[n])) if guided else seeing
+        y = plan.inner(third(x))
+        if self.mlp.gated:
+            gate, inner = y.chunk(2, dim=-1)
+            y = F.silu(gate) * inner
+        else:
+            y = F.relu(y)
+        return torch.addcmul(x, gates[2], plan.down(y))
 
 
 class DenoiserTower(nn.Module):
@@ -232,6 +258,23 @@ class DenoiserTower(nn.Module):
         """Put the zero vector in front of (B, S, D) and return keys and values (B, H, S+1, K) of each layer."""
         padded = F.pad(context, (0, 0, 1, 0))
         return [layer.cross_attention.keys_values(padded) for layer in self.layers]
+
+    def _run(
+        self, x: Tensor, plan: DenoisingPlan, n: int, context: CrossContext, like: Tensor
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """Run the layers at the plan's n-th time over embedded rows (B T, D), or (2 B T, D) to guide.
+
+        Returns:
+            (B, T, C) float32 as ``like``, one with the context and, to guide, one without it.
+        """
+        rows = like.shape[0] * like.shape[1]
+        for index, layer in enumerate(self.layers):
+            x = layer.step(x, plan.layers[index], n, context.keys_values[index], context, rows)
+        out: Tensor = self.output_proj(self.norm(x)).float()
+        if x.shape[0] == rows:
+            return out.view(like.shape)
+        with_context, without = out.split(rows)
+        return with_context.view(like.shape), without.view(like.shape)
 
 
 class Denoiser(DenoiserTower):
@@ -287,16 +330,8 @@ class Denoiser(DenoiserTower):
         Returns:
             (B, T, C) float32 with the context; with ``guided`` also the one without it.
         """
-        x = self.input_proj(noisy.to(self.input_proj.weight.dtype))
-        if guided:
-            x = torch.cat((x, x))
-        for index, layer in enumerate(self.layers):
-            x = layer.step(x, plan.layers[index], n, context.keys_values[index], context)
-        out: Tensor = self.output_proj(self.norm(x)).float()
-        if not guided:
-            return out
-        with_context, without = out.chunk(2)
-        return with_context, without
+        x = self.input_proj(noisy.to(self.input_proj.weight.dtype)).flatten(0, 1)
+        return self._run(torch.cat((x, x)) if guided else x, plan, n, context, noisy)
 
 
 class TwoTowerCache:

@@ -6,7 +6,8 @@ Generation works on a handful of vectors. A product with few rows costs what rea
 library's usual path first rearranges the weights and so reads them at a fraction of the memory's speed. Two other paths
 do not:
 
-* one or two rows: ``weight @ x.T`` (with one row, of the row twice, which is the quicker kernel);
+* one or two rows: ``weight @ x.T``, of one row twice: with two columns a kernel runs that reads weights at nearly the
+  speed of memory;
 * three to 32 rows: weights kept in the library's own blocked order, made at the first such call and kept beside the
   weights until they change. They take the memory of the weights once more; layers above :data:`PACK_LIMIT` elements go
   without.
@@ -23,15 +24,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-FEW_ROWS = 2
 PACK_ROWS = 32
 PACK_LIMIT = 1 << 23
 
 
 def few_rows_linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Return ``x @ weight.T + bias`` for (…, D), quick for one or two rows."""
+    """Return ``x @ weight.T + bias`` for (…, D), quick for one or two rows; nothing is kept for the next call."""
     rows = x.numel() // max(x.shape[-1], 1)
-    if not 1 <= rows <= FEW_ROWS or not _is_plain(x, weight):
+    if not 1 <= rows <= 2 or not _is_plain(x, weight):
         return F.linear(x, weight, bias)
     return _by_columns(x, weight, bias, rows)
 
@@ -46,18 +46,20 @@ class PackedLinear:
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         self.weight, self.bias = weight, bias
+        self._plain = weight.device.type == "cpu" and weight.dtype == torch.float32
+        self._may_pack = self._plain and weight.numel() <= PACK_LIMIT and has_onednn()
         self._packed: Tensor | None = None
 
     def __call__(self, x: Tensor) -> Tensor:
         """Map (…, D) to (…, F)."""
-        rows = x.numel() // max(x.shape[-1], 1)
-        if not 1 <= rows <= PACK_ROWS or not _is_plain(x, self.weight):
+        rows = x.numel() // x.shape[-1]
+        if rows > PACK_ROWS or not self._plain or not _may_choose(x):
             return F.linear(x, self.weight, self.bias)
-        if rows <= FEW_ROWS:
+        if 1 <= rows <= 2:
             return _by_columns(x, self.weight, self.bias, rows)
+        if not self._may_pack or not rows:
+            return F.linear(x, self.weight, self.bias)
         if self._packed is None:
-            if not can_pack(self.weight):
-                return F.linear(x, self.weight, self.bias)
             self._packed = torch.ops.mkldnn._reorder_linear_weight(self.weight.detach(), PACK_ROWS)
         out: Tensor = torch.ops.mkldnn._linear_pointwise(x, self._packed, self.bias, "none", [], "")
         return out
@@ -66,7 +68,7 @@ class PackedLinear:
 class Linear(nn.Linear):
     """``nn.Linear`` that keeps a :class:`PackedLinear` of its present weights."""
 
-    _fast: tuple[tuple[int, int], PackedLinear] | None = None
+    _fast: tuple[tuple[int, int, int], PackedLinear] | None = None
 
     def forward(self, input: Tensor) -> Tensor:
         """Map (…, D) to (…, F)."""
@@ -77,10 +79,15 @@ class Linear(nn.Linear):
             return out
         if self.weight.is_inference():  # these do not say when they change
             return few_rows_linear(input, self.weight, self.bias)
-        key = (self.weight.data_ptr(), self.weight._version)
+        return self.packed()(input)
+
+    def packed(self) -> PackedLinear:
+        """Return the layer as it is now, for calls that follow each other closely."""
+        weight, bias = self.weight, self.bias
+        key = weight.data_ptr(), weight._version, id(bias)
         if self._fast is None or self._fast[0] != key:
-            self._fast = key, PackedLinear(self.weight, self.bias)
-        return self._fast[1](input)
+            self._fast = key, PackedLinear(weight, bias)
+        return self._fast[1]
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the rearranged weights out of copies."""
@@ -114,11 +121,6 @@ class _OneDnnLinear(torch.autograd.Function):
         return grad_x, grad_weight, grad_bias
 
 
-def can_pack(weight: Tensor) -> bool:
-    """Tell whether the rearranged copy can be made and is worth its memory."""
-    return weight.numel() <= PACK_LIMIT and has_onednn()
-
-
 def has_onednn() -> bool:
     """Tell whether torch was built with oneDNN and it is switched on (``torch.backends.mkldnn.enabled``)."""
     return (
@@ -138,11 +140,28 @@ def _is_plain(x: Tensor, weight: Tensor, grad: bool = False) -> bool:
     )
 
 
+def _may_choose(x: Tensor) -> bool:
+    """Tell whether a product of float32 weights on a CPU may be taken in another way than torch's."""
+    return (
+        x.dtype == torch.float32
+        and not torch.is_grad_enabled()
+        and not torch.is_autocast_enabled("cpu")
+        and not torch.compiler.is_compiling()
+    )
+
+
 def _by_columns(x: Tensor, weight: Tensor, bias: Tensor | None, rows: int) -> Tensor:
-    # The memory order of both sides decides which kernel runs.
-    columns = x.reshape(rows, -1).contiguous()
+    # The memory order of both sides decides which kernel runs: this one takes two columns that lie in rows.
+    flat = x.reshape(rows, x.shape[-1]).contiguous()
     if rows == 1:
-        columns = columns.repeat(2, 1)
-    columns = columns.t()
-    y = torch.mm(weight, columns) if bias is None else torch.addmm(bias.unsqueeze(1), weight, columns)
-    return y[:, :rows].t().contiguous().view(*x.shape[:-1], -1)
+        flat = torch.cat((flat, flat))
+    y = torch.mm(weight, flat.t()).t()
+    if rows == 1:
+        y = y[:1]
+    out = torch.empty(*x.shape[:-1], weight.shape[0])
+    flat_out = out.view(rows, -1)
+    if bias is None:
+        flat_out.copy_(y)
+    else:
+        torch.add(y, bias, out=flat_out)
+    return out

@@ -90,8 +90,8 @@ def through_decoder(
     """SONAR-LLM of 2 layers and width 256, trained through the codec's decoder; about a minute and a half on one core.
 
     Some thousand sentences through the decoder are not enough to learn from them alone: here the squared error of all
-    concepts leads, and the decoder, shown 24 sentences a step, says what matters. With ``mse_weight`` 2 the token loss falls
-    further and the contrastive accuracy less far above that of copying.
+    concepts leads, and the decoder, shown 24 sentences a step, says what matters. With ``mse_weight`` 2 the token loss
+    falls further and the contrastive accuracy less far above that of copying.
     """
     model = {"type": "through_decoder", "num_layers": 2, "ffn_dim": 1024, "dropout": 0.4, **_STYLE}
     objective = {"type": "through_decoder", "max_sentences": 24, "mse_weight": 5.0}
