@@ -273,7 +273,7 @@ class DenoiserTower(nn.Module):
         out: Tensor = self.output_proj(self.norm(x)).float()
         if x.shape[0] == rows:
             return out.view(like.shape)
-        with_context, without = out.split(rows)
+        with_context, without = out.chunk(2)
         return with_context.view(like.shape), without.view(like.shape)
 
 
