@@ -129,14 +129,15 @@ def main() -> None:
             found = measure(settings, precision, compiled, optimizer, naive, args)
             gradients = found["forward_backward_per_second"]
             baseline = baseline or gradients
+            whole = found["concepts_per_second"]
+            rates = f"{whole:8,.0f} concepts/s  fwd+bwd {gradients:8,.0f} x{gradients / baseline:.2f}"
             mode = f"{precision} {'naive' if naive else 'compiled' if compiled else 'eager'} {optimizer}"
             if args.json:
                 print(json.dumps({"model": name, "mode": mode, **found}))
                 continue
             print(
                 f"{name:28}{found['parameters'] / 1e6:7.1f}M  {mode:22}"
-                f"{found['concepts_per_second']:8,.0f} concepts/s  fwd+bwd {gradients:8,.0f} x{gradients / baseline:.2f}"
-                f"  start {found['first_two_steps_seconds']:.1f} s",
+                f"{rates}  start {found['first_two_steps_seconds']:.1f} s",
                 flush=True,
             )
 
