@@ -17,6 +17,7 @@ EXTRAS: dict[str, tuple[dict[str, str], str]] = {
     "pysbd": ({"pysbd": "pysbd"}, "the pySBD segmenter"),
     "corpus": ({"lxml": "lxml", "rdata": "rdata"}, "rebuilding the corpus (data corpus debian)"),
     "tensorboard": ({"tensorboard": "tensorboard"}, "curves of a training run"),
+    "quant": ({"faiss": "faiss-cpu"}, "fitting large codebooks quickly"),
     "hub": ({"huggingface_hub": "huggingface_hub"}, "pipelines by hub id (org/name)"),
 }
 """Extra -> ({module: distribution}, what it is for)."""

@@ -22,7 +22,10 @@ from largeconcept.errors import ConceptLMError, did_you_mean
 Table = Mapping[str, "tuple[str, str | Table]"]
 
 VERBS: Table = {
-    "generate": ("largeconcept.cli.generate:generate", "Continue texts, concept by concept."),
+    "generate": (
+        "largeconcept.cli.generate:generate",
+        "Continue texts, concept by concept; with --plan, paragraph by paragraph.",
+    ),
     "summarize": ("largeconcept.cli.generate:summarize", "Shorten texts with an instruction-tuned model."),
     "expand": (
         "largeconcept.cli.generate:expand",
