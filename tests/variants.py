@@ -31,6 +31,14 @@ SMALL: dict[str, dict[str, Any]] = {
     "flow": {"type": "flow", "num_context_layers": 2, "num_denoiser_layers": 2, **_STYLE},
     "energy": {"type": "energy", "num_layers": 2, "num_head_layers": 2, "noise_dim": 10, **_STYLE},
     "energy_more_noise": {"type": "energy", "num_layers": 2, "num_head_layers": 1, "noise_dim": 20, **_STYLE},
+    "energy_both": {
+        "type": "energy",
+        "num_layers": 2,
+        "num_head_layers": 1,
+        "noise_dim": 10,
+        "start": "both",
+        **_STYLE,
+    },
     "one_tower_rope": {
         "type": "one_tower",
         "num_layers": 2,

@@ -46,12 +46,15 @@ class EnergyConfig(TransformerConfig):
         num_layers: layers of the transformer.
         num_head_layers: blocks of the head, each of 6 D² parameters; CALM takes a quarter of the transformer's.
         noise_dim: U, channels of the noise; ``None`` for as many as a concept has.
+        start: what the head's residual stream begins with: ``noise`` as in CALM, or ``both``, e_0 = W_u u + g. Then the
+            state has a straight way to the output, as in a model that regresses, which little data needs.
     """
 
     type: Literal["energy"] = "energy"
     num_layers: int = Field(default=32, ge=1)
     num_head_layers: int = Field(default=8, ge=1)
     noise_dim: int | None = Field(default=None, ge=1)
+    start: Literal["noise", "both"] = "noise"
 
     @property
     def num_noise(self) -> int:
@@ -89,6 +92,7 @@ class EnergyHead(nn.Module):
     def __init__(self, config: EnergyConfig) -> None:
         super().__init__()
         dim = config.model_dim
+        self.starts_with_state = config.start == "both"
         self.noise_proj = Linear(config.num_noise, dim)
         self.state_proj = Linear(dim, dim)
         blocks = nn.ModuleList(HeadBlock(dim, config.norm) for _ in range(config.num_head_layers))
@@ -100,6 +104,8 @@ class EnergyHead(nn.Module):
         """Map states (…, D) and noise (…, N, U) to samples (…, N, C) float32."""
         e = self.noise_proj(noise.to(self.noise_proj.weight.dtype))
         g = self.state_proj(state).unsqueeze(-2)
+        if self.starts_with_state:
+            e = e + g
         for block in self.blocks:
             e = block(e, g)
         out: Tensor = self.output_proj(self.norm(e))
