@@ -11,9 +11,9 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor
 
-from largeconcept.diffusion.sampling import sample, sampler_plan
+from largeconcept.diffusion.sampling import sampler_plan
 from largeconcept.generate.options import GenerationOptions
-from largeconcept.generate.predictors import Cache, Noise, noise_block
+from largeconcept.generate.predictors import Cache, Noise, noise_block, sample_concepts
 from largeconcept.models.one_tower import CleanContext, OneTowerCache, OneTowerConceptModel
 
 
@@ -62,12 +62,4 @@ class OneTowerPredictor:
         def denoise(x_t: Tensor, index: int, timestep: int) -> Tensor | tuple[Tensor, Tensor]:
             return self.model.denoise(x_t, self.times[index], context, guided=self.steps[index].guided)
 
-        return sample(
-            denoise,
-            self.model.schedule,
-            self.options,
-            noise("initial") * self.options.initial_noise_scale,
-            prediction_type=self.model.config.prediction_type,
-            noise=lambda index: noise(f"variance/{index}"),
-            plan=self.steps,
-        )
+        return sample_concepts(denoise, self.model, self.options, self.steps, noise)

@@ -13,10 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from largeconcept.diffusion.random import StepRandom
-from largeconcept.diffusion.sampling import sample, sampler_plan
+from largeconcept.diffusion.sampling import SamplerStep, sample, sampler_plan
 from largeconcept.errors import ConfigError
 from largeconcept.generate.options import GenerationOptions
 from largeconcept.models.mse import MSECache, MSEConceptModel
+from largeconcept.models.one_tower import OneTowerConceptModel
 from largeconcept.models.two_tower import CrossContext, TwoTowerCache, TwoTowerConceptModel
 
 Noise = Callable[[str, Sequence[int], Sequence[int]], Tensor]
@@ -184,15 +185,26 @@ class TwoTowerPredictor:
         def denoise(x_t: Tensor, index: int, timestep: int) -> Tensor | tuple[Tensor, Tensor]:
             return self.model.denoiser.step(self.plan, index, x_t, context, guided=self.steps[index].guided)
 
-        return sample(
-            denoise,
-            self.model.schedule,
-            self.options,
-            noise("initial") * self.options.initial_noise_scale,
-            prediction_type=self.model.config.prediction_type,
-            noise=lambda index: noise(f"variance/{index}"),
-            plan=self.steps,
-        )
+        return sample_concepts(denoise, self.model, self.options, self.steps, noise)
+
+
+def sample_concepts(
+    denoise: Callable[[Tensor, int, int], Tensor | tuple[Tensor, Tensor]],
+    model: TwoTowerConceptModel | OneTowerConceptModel,
+    options: GenerationOptions,
+    steps: Sequence[SamplerStep],
+    noise: Callable[[str], Tensor],
+) -> Tensor:
+    """Denoise (B, T, C) with a diffusion model along ``steps``; ``noise`` gives a stream's numbers in that shape."""
+    return sample(
+        denoise,
+        model.schedule,
+        options,
+        noise("initial") * options.initial_noise_scale,
+        prediction_type=model.config.prediction_type,
+        noise=lambda index: noise(f"variance/{index}"),
+        plan=steps,
+    )
 
 
 def noise_block(noise: Noise, stream: str, x: Tensor, first: int = 0) -> Tensor:

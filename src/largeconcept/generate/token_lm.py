@@ -9,7 +9,6 @@ Shape letters: B batch, V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
@@ -20,6 +19,7 @@ from largeconcept.codec.decoding import SamplingOptions, truncate
 from largeconcept.config import Config
 from largeconcept.diffusion.random import StepRandom
 from largeconcept.errors import DataError
+from largeconcept.generate.loop import evaluating
 from largeconcept.models.token_lm import DOCUMENT, END, PAD, UNKNOWN, TokenCache, TokenLM, document_tokens
 from largeconcept.objectives.token_lm import TextTokenizer
 
@@ -84,7 +84,7 @@ def continue_sentences(
     rows = [document_tokens(tokenizer.encode(list(prompt))) for prompt in prompts]
     order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
     written: list[list[list[int]]] = [[] for _ in rows]
-    with _evaluating(model):
+    with evaluating(model):
         for start in range(0, len(order), batch_size):
             part = order[start : start + batch_size]
             tokens, lengths = _padded([rows[i] for i in part], model)
@@ -132,7 +132,7 @@ def predict_next_sentences(
     if len(ids) != len(documents):
         raise DataError("wrong number of sample ids", where="sample_ids", expected=len(documents), got=len(ids))
     results = []
-    with _evaluating(model):
+    with evaluating(model):
         for document, id in zip(documents, ids, strict=True):
             sentences = tokenizer.encode(list(document))
             ends = [len(document_tokens(sentences[: i + 1])) for i in range(len(sentences) - 1)]
@@ -231,14 +231,3 @@ def _within(ends: Sequence[int], budget: int, room: int) -> Iterator[list[int]]:
         current.append(place)
     if current:
         yield current
-
-
-@contextmanager
-def _evaluating(model: TokenLM) -> Iterator[None]:
-    """Switch dropout off for a while."""
-    training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(training)

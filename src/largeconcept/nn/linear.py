@@ -131,20 +131,14 @@ def has_onednn() -> bool:
 
 
 def _is_plain(x: Tensor, weight: Tensor, grad: bool = False) -> bool:
-    return (
-        x.device.type == "cpu"
-        and x.dtype == weight.dtype == torch.float32
-        and torch.is_grad_enabled() == grad
-        and not torch.is_autocast_enabled("cpu")
-        and not torch.compiler.is_compiling()
-    )
+    return x.device.type == "cpu" and weight.dtype == torch.float32 and _may_choose(x, grad)
 
 
-def _may_choose(x: Tensor) -> bool:
+def _may_choose(x: Tensor, grad: bool = False) -> bool:
     """Tell whether a product of float32 weights on a CPU may be taken in another way than torch's."""
     return (
         x.dtype == torch.float32
-        and not torch.is_grad_enabled()
+        and torch.is_grad_enabled() == grad
         and not torch.is_autocast_enabled("cpu")
         and not torch.compiler.is_compiling()
     )
