@@ -148,7 +148,7 @@ class AutoencoderCodec:
             ids = [row[:limit] for row in ids]
         out = torch.empty(len(ids), self.dim)
         device = self.network.embedding.weight.device
-        for rows in _by_length([len(row) for row in ids], batch_tokens):
+        for rows in by_length([len(row) for row in ids], batch_tokens):
             longest = max(len(ids[i]) for i in rows)
             tokens = torch.tensor([ids[i] + [0] * (longest - len(ids[i])) for i in rows], device=device)
             lengths = torch.tensor([len(ids[i]) for i in rows], device=device)
@@ -245,7 +245,7 @@ class AutoencoderCodec:
         order: list[int] = []
         nats: list[Tensor] = []
         correct: list[Tensor] = []
-        for rows in _by_length([len(row) for row in targets], batch_tokens):
+        for rows in by_length([len(row) for row in targets], batch_tokens):
             order += rows
             longest = max(len(targets[i]) for i in rows)
             padded = torch.tensor([targets[i] + [PAD] * (longest - len(targets[i])) for i in rows], device=device)
@@ -396,7 +396,7 @@ def _fingerprint(stored: dict[str, Tensor], tokenizer: Tokenizer, config: Autoen
     return fingerprint(stored, hashlib.sha256(tokenizer.model).digest(), shape)
 
 
-def _by_length(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:
+def by_length(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:
     """Group indices by similar length so that (longest × count) stays within the budget."""
     groups: list[list[int]] = []
     current: list[int] = []

@@ -110,13 +110,14 @@ class TokenLMObjective:
         """
         import torch
 
+        from largeconcept.codec.autoencoder import by_length
         from largeconcept.objectives.codec import IGNORE, cross_entropy_sum
         from largeconcept.types import Loss
 
         documents = self.documents(model, batch)
         device = batch.concepts.device
         sums = {FIRST: torch.zeros((), device=device), NEXT: torch.zeros((), device=device)}
-        for rows in _by_length([len(tokens) for tokens, _ in documents], self.config.batch_tokens):
+        for rows in by_length([len(tokens) for tokens, _ in documents], self.config.batch_tokens):
             tokens, kinds = (_padded([documents[i][column] for i in rows], device) for column in (0, 1))
             states = model(tokens[:, :-1]).flatten(0, 1)
             table, targets, kind_of = _table(model), tokens[:, 1:].flatten(), kinds[:, 1:].flatten()
@@ -180,15 +181,3 @@ def _table(model: nn.Module) -> Tensor:
         inner = getattr(inner, "_orig_mod", None) or inner.module
     table: Tensor = inner.output_table
     return table
-
-
-def _by_length(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:
-    """Group indices of like lengths so that (longest × count) stays within the budget."""
-    groups: list[list[int]] = []
-    current: list[int] = []
-    for i in sorted(range(len(lengths)), key=lambda j: lengths[j]):
-        if current and lengths[i] * (len(current) + 1) > batch_tokens:
-            groups.append(current)
-            current = []
-        current.append(i)
-    return [*groups, current] if current else groups

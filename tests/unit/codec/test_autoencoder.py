@@ -8,7 +8,7 @@ import torch
 from conftest_helpers import truncate_file
 
 from largeconcept.codec import load_codec
-from largeconcept.codec.autoencoder import AutoencoderCodec, _by_length
+from largeconcept.codec.autoencoder import AutoencoderCodec, by_length
 from largeconcept.errors import CheckpointError, ConfigError, DataError, LanguageError
 from largeconcept.types import ConceptCodec
 
@@ -141,6 +141,6 @@ def test_names(tmp_path) -> None:
 
 def test_batches_respect_the_budget() -> None:
     lengths = [5, 1, 9, 3, 3, 20, 2]
-    groups = _by_length(lengths, 12)
+    groups = by_length(lengths, 12)
     assert sorted(i for group in groups for i in group) == list(range(7))
     assert all(max(lengths[i] for i in g) * len(g) <= 12 or len(g) == 1 for g in groups)
