@@ -12,7 +12,8 @@ from torch import Tensor
 
 from largeconcept.generate.options import GenerationOptions
 from largeconcept.generate.predictors import Cache, Noise, noise_block
-from largeconcept.models.energy import EnergyCache, EnergyConceptModel
+from largeconcept.models.energy import EnergyConceptModel
+from largeconcept.nn.kv_cache import StateCache
 
 
 class EnergyPredictor:
@@ -39,19 +40,19 @@ class EnergyPredictor:
         self.noise = noise
         self.options = options
 
-    def start(self, x: Tensor, lengths: Sequence[int], capacity: int) -> EnergyCache:
+    def start(self, x: Tensor, lengths: Sequence[int], capacity: int) -> StateCache:
         """See :class:`~largeconcept.generate.predictors.Predictor`."""
         return self.model.prefill(x, lengths, capacity)
 
     def predict(self, cache: Cache, rows: Sequence[int]) -> Tensor:
         """See :class:`~largeconcept.generate.predictors.Predictor`."""
-        assert isinstance(cache, EnergyCache)
+        assert isinstance(cache, StateCache)
         positions = list(cache.lengths)
         return self._draw(cache.state, lambda stream: self.noise(stream, rows, positions))
 
     def extend(self, cache: Cache, x: Tensor) -> None:
         """See :class:`~largeconcept.generate.predictors.Predictor`."""
-        assert isinstance(cache, EnergyCache)
+        assert isinstance(cache, StateCache)
         self.model.extend(cache, x)
 
     def teacher_forced(self, x: Tensor) -> Tensor:

@@ -16,9 +16,10 @@ from largeconcept.diffusion.random import StepRandom
 from largeconcept.diffusion.sampling import SamplerStep, sample, sampler_plan
 from largeconcept.errors import ConfigError
 from largeconcept.generate.options import GenerationOptions
-from largeconcept.models.mse import MSECache, MSEConceptModel
+from largeconcept.models.mse import MSEConceptModel
 from largeconcept.models.one_tower import OneTowerConceptModel
 from largeconcept.models.two_tower import CrossContext, TwoTowerCache, TwoTowerConceptModel
+from largeconcept.nn.kv_cache import StateCache
 
 Noise = Callable[[str, Sequence[int], Sequence[int]], Tensor]
 """``noise(stream, rows, positions) -> (len(rows), C)``: standard normal numbers for the concept at ``positions[i]``
@@ -113,20 +114,20 @@ class MSEPredictor:
         self.temperature = options.temperature
         self.noise = noise
 
-    def start(self, x: Tensor, lengths: Sequence[int], capacity: int) -> MSECache:
+    def start(self, x: Tensor, lengths: Sequence[int], capacity: int) -> StateCache:
         """See :class:`Predictor`."""
         return self.model.prefill(x, lengths, capacity)
 
     def predict(self, cache: Cache, rows: Sequence[int]) -> Tensor:
         """See :class:`Predictor`."""
-        assert isinstance(cache, MSECache)
+        assert isinstance(cache, StateCache)
         if not self.temperature:
-            return cache.prediction
-        return cache.prediction + self.temperature * self.noise("temperature", rows, cache.lengths)
+            return cache.state
+        return cache.state + self.temperature * self.noise("temperature", rows, cache.lengths)
 
     def extend(self, cache: Cache, x: Tensor) -> None:
         """See :class:`Predictor`."""
-        assert isinstance(cache, MSECache)
+        assert isinstance(cache, StateCache)
         self.model.extend(cache, x)
 
     def teacher_forced(self, x: Tensor) -> Tensor:

@@ -20,7 +20,8 @@ from largeconcept.config import Config
 from largeconcept.diffusion.random import StepRandom
 from largeconcept.errors import DataError
 from largeconcept.generate.loop import evaluating
-from largeconcept.models.token_lm import DOCUMENT, END, PAD, UNKNOWN, TokenCache, TokenLM, document_tokens
+from largeconcept.models.token_lm import DOCUMENT, END, PAD, UNKNOWN, TokenLM, document_tokens
+from largeconcept.nn.kv_cache import StateCache
 from largeconcept.objectives.token_lm import TextTokenizer
 
 
@@ -149,7 +150,7 @@ def predict_next_sentences(
     return results
 
 
-def _write(model: TokenLM, cache: TokenCache, texts: list[_Text], options: TokenOptions, *, may_end: bool) -> None:
+def _write(model: TokenLM, cache: StateCache, texts: list[_Text], options: TokenOptions, *, may_end: bool) -> None:
     """Write until every text has its sentences; ``cache`` has a row for each text and is used up."""
     while texts:
         tokens = _choose(model.logits(cache.state), cache.lengths, texts, options, may_end).tolist()

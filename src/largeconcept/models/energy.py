@@ -20,7 +20,6 @@ Shape letters: B batch, S concepts, T targets, N samples, C concept dimension, D
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import ClassVar, Literal, cast
 
 import torch
@@ -32,7 +31,7 @@ from largeconcept.config import Config
 from largeconcept.errors import DataError
 from largeconcept.models.checks import as_lengths, check_concepts
 from largeconcept.nn.decoder import CausalDecoder, TransformerConfig
-from largeconcept.nn.kv_cache import KVCache
+from largeconcept.nn.kv_cache import StateCache
 from largeconcept.nn.linear import Linear
 from largeconcept.nn.norms import Norm, NormStyle
 
@@ -112,34 +111,6 @@ class EnergyHead(nn.Module):
         return out.float()
 
 
-@dataclass(slots=True)
-class EnergyCache:
-    """What an energy model remembers of B documents.
-
-    Attributes:
-        context: keys and values of the concepts read.
-        state: (B, D), the state for the next concept.
-    """
-
-    context: KVCache
-    state: Tensor
-
-    @property
-    def lengths(self) -> list[int]:
-        """Number of concepts read, of each row."""
-        return self.context.lengths
-
-    def select(self, rows: Sequence[int]) -> None:
-        """Keep only these rows, in this order."""
-        self.context.select(rows)
-        self.state = self.state[list(rows)]
-
-    def join(self, other: EnergyCache) -> None:
-        """Take the rows of another cache after one's own."""
-        self.context.join(other.context)
-        self.state = torch.cat((self.state, other.state))
-
-
 class EnergyConceptModel(nn.Module):
     """Causal transformer with a head that draws samples.
 
@@ -199,7 +170,7 @@ class EnergyConceptModel(nn.Module):
 
     def prefill(
         self, x: Tensor, lengths: Tensor | Sequence[int] | None = None, capacity: int | None = None
-    ) -> EnergyCache:
+    ) -> StateCache:
         """Read right-padded prompts (B, S, C), each to its own length (0 is allowed), with room for ``capacity``
         concepts.
 
@@ -215,8 +186,8 @@ class EnergyConceptModel(nn.Module):
             read = self.decoder.prefill(x, sizes, cache)
             state = torch.cat((state.to(read.dtype), read), dim=1)
         last = state[torch.arange(batch, device=x.device), torch.tensor(sizes, device=x.device)]
-        return EnergyCache(cache, last)
+        return StateCache(cache, last)
 
-    def extend(self, cache: EnergyCache, x: Tensor) -> None:
+    def extend(self, cache: StateCache, x: Tensor) -> None:
         """Read one more concept of each row, (B, C) normalised; ``cache.state`` is then for the one after it."""
         cache.state = self.decoder.step(x, cache.context)

@@ -16,7 +16,6 @@ Shape letters: B batch, S concepts, C concept dimension, D width.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -27,7 +26,7 @@ from largeconcept.config import Config
 from largeconcept.errors import DataError
 from largeconcept.models.checks import as_lengths, check_concepts
 from largeconcept.nn.decoder import TOY_STYLE, CausalDecoder, TransformerConfig
-from largeconcept.nn.kv_cache import KVCache
+from largeconcept.nn.kv_cache import StateCache
 from largeconcept.nn.linear import Linear
 
 POSITION_STD = 0.006
@@ -48,35 +47,6 @@ class MSEConfig(TransformerConfig):
         """Return the reference's small style (LayerNorm, ReLU, learned positions), changed by ``settings``."""
         sizes = {"model_dim": 1024, "num_heads": 8, "num_layers": 2, "max_positions": 2048}
         return cls.from_dict({**TOY_STYLE, **sizes, **settings})
-
-
-@dataclass(slots=True)
-class MSECache:
-    """What a Base-LCM remembers of B documents.
-
-    Attributes:
-        context: keys and values of the concepts read.
-        prediction: (B, C) float32, the prediction for the next concept; only meaningful for rows with at least one
-            concept.
-    """
-
-    context: KVCache
-    prediction: Tensor
-
-    @property
-    def lengths(self) -> list[int]:
-        """Number of concepts read, of each row."""
-        return self.context.lengths
-
-    def select(self, rows: Sequence[int]) -> None:
-        """Keep only these rows, in this order."""
-        self.context.select(rows)
-        self.prediction = self.prediction[list(rows)]
-
-    def join(self, other: MSECache) -> None:
-        """Take the rows of another cache after one's own."""
-        self.context.join(other.context)
-        self.prediction = torch.cat((self.prediction, other.prediction))
 
 
 class MSEConceptModel(nn.Module):
@@ -114,7 +84,7 @@ class MSEConceptModel(nn.Module):
 
     def prefill(
         self, x: Tensor, lengths: Tensor | Sequence[int] | None = None, capacity: int | None = None
-    ) -> MSECache:
+    ) -> StateCache:
         """Read right-padded prompts (B, S, C), each to its own length of at least 1, with room for ``capacity``
         concepts.
 
@@ -133,8 +103,8 @@ class MSEConceptModel(nn.Module):
         context = self.decoder.new_cache(x.shape[0], max(capacity or 0, x.shape[1]))
         hidden = self.decoder.prefill(x, sizes, context)
         last = hidden[torch.arange(x.shape[0], device=x.device), torch.tensor(sizes, device=x.device) - 1]
-        return MSECache(context, self.output_proj(last).float())
+        return StateCache(context, self.output_proj(last).float())
 
-    def extend(self, cache: MSECache, x: Tensor) -> None:
-        """Read one more concept of each row, (B, C) normalised; ``cache.prediction`` is then for the one after it."""
-        cache.prediction = self.output_proj(self.decoder.step(x, cache.context)).float()
+    def extend(self, cache: StateCache, x: Tensor) -> None:
+        """Read one more concept of each row, (B, C) normalised; ``cache.state`` then predicts the one after it."""
+        cache.state = self.output_proj(self.decoder.step(x, cache.context)).float()

@@ -19,7 +19,6 @@ Shape letters: B batch, T tokens, D width, V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
@@ -30,7 +29,7 @@ from largeconcept.config import Config
 from largeconcept.errors import DataError
 from largeconcept.models.checks import as_lengths
 from largeconcept.nn.decoder import CausalStack, StackConfig
-from largeconcept.nn.kv_cache import KVCache
+from largeconcept.nn.kv_cache import KVCache, StateCache
 from largeconcept.nn.linear import few_rows_linear
 
 PAD, DOCUMENT, END, UNKNOWN = 0, 1, 2, 3
@@ -62,34 +61,6 @@ def document_tokens(sentences: Sequence[Sequence[int]], *, ended: bool = False) 
     for sentence in sentences:
         tokens += [*sentence, END]
     return [*tokens, DOCUMENT] if ended else tokens
-
-
-@dataclass(slots=True)
-class TokenCache:
-    """What a token model remembers of B texts.
-
-    Attributes:
-        context: keys and values of the tokens read.
-        state: (B, D), the state that predicts the next token.
-    """
-
-    context: KVCache
-    state: Tensor
-
-    @property
-    def lengths(self) -> list[int]:
-        """Number of tokens read, of each row."""
-        return self.context.lengths
-
-    def select(self, rows: Sequence[int]) -> None:
-        """Keep only these rows, in this order; a row may be kept more than once."""
-        self.context.select(rows)
-        self.state = self.state[list(rows)]
-
-    def join(self, other: TokenCache) -> None:
-        """Take the rows of another cache after one's own."""
-        self.context.join(other.context)
-        self.state = torch.cat((self.state, other.state))
 
 
 class TokenLM(nn.Module):
@@ -145,7 +116,7 @@ class TokenLM(nn.Module):
 
     def prefill(
         self, tokens: Tensor, lengths: Tensor | Sequence[int] | None = None, capacity: int | None = None
-    ) -> TokenCache:
+    ) -> StateCache:
         """Read right-padded texts (B, T), each to its own length of at least 1, with room for ``capacity`` tokens.
 
         Raises:
@@ -153,7 +124,7 @@ class TokenLM(nn.Module):
         """
         cache, states = self.read(tokens, lengths, capacity)
         last = torch.tensor(cache.lengths, device=tokens.device) - 1
-        return TokenCache(cache, states[torch.arange(len(tokens), device=tokens.device), last])
+        return StateCache(cache, states[torch.arange(len(tokens), device=tokens.device), last])
 
     def read(
         self, tokens: Tensor, lengths: Tensor | Sequence[int] | None = None, capacity: int | None = None
@@ -166,7 +137,7 @@ class TokenLM(nn.Module):
         cache = self.decoder.new_cache(tokens.shape[0], max(capacity or 0, tokens.shape[1]))
         return cache, self.decoder.prefill(self.embedding(tokens), sizes, cache)
 
-    def beginnings(self, cache: KVCache, states: Tensor, rows: Sequence[int], lengths: Sequence[int]) -> TokenCache:
+    def beginnings(self, cache: KVCache, states: Tensor, rows: Sequence[int], lengths: Sequence[int]) -> StateCache:
         """Return a cache of the first ``lengths[i]`` tokens of row ``rows[i]`` of what :meth:`read` returned.
 
         So a text that was read once can be continued from many of its places at once.
@@ -178,9 +149,9 @@ class TokenLM(nn.Module):
             keys, values = cache.view(layer)
             part.fill(layer, keys[index, :, :longest], values[index, :, :longest])
         part.set_lengths(lengths)
-        return TokenCache(part, states[index, torch.tensor(list(lengths), device=states.device) - 1])
+        return StateCache(part, states[index, torch.tensor(list(lengths), device=states.device) - 1])
 
-    def extend(self, cache: TokenCache, tokens: Tensor) -> None:
+    def extend(self, cache: StateCache, tokens: Tensor) -> None:
         """Read one more token of each row, (B,); ``cache.state`` then predicts the one after it."""
         cache.state = self.decoder.step(self.embedding(tokens), cache.context)
 

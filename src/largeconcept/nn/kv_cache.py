@@ -1,15 +1,16 @@
 """Keys and values of what was read so far, in memory that is allocated once.
 
 Every row of a batch has its own length, so prompts of different lengths live side by side: a new concept is written
-    at the
-row's own end, and the mask hides what lies beyond it. Lengths are kept on the host; using the cache never waits for
-a device.
+at the row's own end, and the mask hides what lies beyond it. Lengths are kept on the host; using the cache never waits
+for a device.
+
 Shape letters: B batch, H heads, K head dimension, L capacity.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -113,3 +114,31 @@ class KVCache:
             lengths = torch.tensor(self.lengths, device=device)
             self._mask = (torch.arange(self.size, device=device) < lengths.unsqueeze(1)).view(-1, 1, 1, self.size)
             self._last = (torch.arange(len(self.lengths), device=device), lengths - 1)
+
+
+@dataclass(slots=True)
+class StateCache:
+    """What a model with one causal stack remembers of B texts: what it read, and what comes out of the last place.
+
+    Attributes:
+        context: keys and values of what was read.
+        state: (B, …), made from the last entry read; each family says what it is (a prediction, a hidden state).
+    """
+
+    context: KVCache
+    state: Tensor
+
+    @property
+    def lengths(self) -> list[int]:
+        """Number of entries read, of each row."""
+        return self.context.lengths
+
+    def select(self, rows: Sequence[int]) -> None:
+        """Keep only these rows, in this order; a row may be kept more than once."""
+        self.context.select(rows)
+        self.state = self.state[list(rows)]
+
+    def join(self, other: StateCache) -> None:
+        """Take the rows of another cache after one's own."""
+        self.context.join(other.context)
+        self.state = torch.cat((self.state, other.state))

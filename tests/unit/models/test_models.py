@@ -190,7 +190,7 @@ def test_mse_cached_equals_uncached(mse):
         rows = [0, 1, 2]
         for i in range(4):
             at = [lengths[row] + i for row in rows]
-            torch.testing.assert_close(cache.prediction, expected[rows, [n - 1 for n in at]])
+            torch.testing.assert_close(cache.state, expected[rows, [n - 1 for n in at]])
             if i == 2:  # a row leaves, the others change places
                 cache.select([2, 0])
                 rows, at = [2, 0], [at[2], at[0]]
