@@ -45,6 +45,9 @@ class Document:
         title, summary, source: optional descriptions that a corpus brings along.
         plans: one sentence for each paragraph that says what comes in it.
         where: file and line it was read from, for messages.
+        concepts: (N, C) float32 tensor, the concepts of ``sentences`` where they were heard and not read; they are used
+            instead of encoding the sentences.
+        times: begin and end of each sentence in seconds, where it was heard.
     """
 
     id: str
@@ -58,6 +61,8 @@ class Document:
     source: str | None = None
     plans: tuple[str, ...] | None = None
     where: str | None = None
+    concepts: Any = field(default=None, compare=False, repr=False)
+    times: tuple[tuple[float, float], ...] | None = None
 
 
 @dataclass(slots=True)

@@ -24,6 +24,14 @@ def test_a_document_needs_only_an_id() -> None:
     assert document.lang is document.target_sentences is None
 
 
+def test_documents_with_concepts_compare_and_print_without_them() -> None:
+    heard = Document("a", sentences=("One.",), concepts=torch.ones(1, 4), times=((0.0, 1.5),))
+    assert heard == dataclasses.replace(heard, concepts=torch.zeros(1, 4))
+    assert hash(heard) == hash(dataclasses.replace(heard, concepts=None))
+    assert heard != dataclasses.replace(heard, times=None)
+    assert "tensor" not in repr(heard)
+
+
 def test_a_batch_counts_real_concepts_and_moves() -> None:
     batch = ConceptBatch(torch.zeros(2, 3, 4), torch.tensor([3, 1]), torch.tensor([7, 8]))
     assert batch.num_concepts == 4

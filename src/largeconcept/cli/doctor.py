@@ -19,6 +19,9 @@ EXTRAS: dict[str, tuple[dict[str, str], str]] = {
     "tensorboard": ({"tensorboard": "tensorboard"}, "curves of a training run"),
     "quant": ({"faiss": "faiss-cpu"}, "fitting large codebooks quickly"),
     "hub": ({"huggingface_hub": "huggingface_hub"}, "pipelines by hub id (org/name)"),
+    "speech": ({"soundfile": "soundfile", "soxr": "soxr"}, "reading sound files"),
+    "speak": ({"espeakng_loader": "espeakng-loader"}, "speaking texts aloud"),
+    "piper": ({"piper": "piper-tts"}, "speaking with a Piper voice"),
 }
 """Extra -> ({module: distribution}, what it is for)."""
 
