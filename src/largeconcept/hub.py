@@ -33,10 +33,17 @@ from largeconcept.errors import (
     ConceptLMError,
     ConfigError,
     DependencyError,
-    missing_extra,
     shorten,
 )
-from largeconcept.io import atomic_write_text, read_json, require_folder, sync_folder, write_json
+from largeconcept.io import (
+    atomic_write_text,
+    fetch_from_hub,
+    is_hub_id,
+    read_json,
+    require_folder,
+    sync_folder,
+    write_json,
+)
 from largeconcept.version import __version__
 
 if TYPE_CHECKING:
@@ -51,7 +58,6 @@ PARTS = ("segmenter", "codec", "normalizer", "model")
 DEFAULT_PIPELINE = "pipeline"
 """Name of the folder inside ``largeconcept/assets`` that ``ConceptPipeline.from_pretrained()`` opens."""
 
-_HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$")
 _T = TypeVar("_T")
 
 
@@ -345,9 +351,9 @@ def resolve(path: str | Path | None) -> Path:
             )
         return shipped
     local = Path(path).expanduser()
-    if local.exists() or isinstance(path, Path) or not _HUB_ID.match(path):
+    if local.exists() or not is_hub_id(path):
         return local
-    return _download(path)
+    return _download(str(path))
 
 
 def shipped_pipeline() -> Path | None:
@@ -357,23 +363,8 @@ def shipped_pipeline() -> Path | None:
 
 
 def _download(name: str) -> Path:
-    try:
-        from huggingface_hub import snapshot_download
-    except ImportError:
-        error = missing_extra("huggingface_hub", "hub")
-        error.hint = f"there is no folder {name!r} here; to fetch it from the hub, {error.hint}"
-        raise type(error)(error.problem, where=name, hint=error.hint) from None
-    try:
-        # Weights in other formats than safetensors are not even fetched.
-        patterns = ["*.json", "*.safetensors", "*.model", "*.md", "*.txt"]
-        return Path(snapshot_download(name, allow_patterns=patterns))
-    except Exception as error:
-        raise CheckpointError(
-            "cannot be fetched from the hub, and no such folder exists here",
-            where=name,
-            got=f"{type(error).__name__}: {error}",
-            hint="check the name and the network, or give a local folder",
-        ) from None
+    # Weights in other formats than safetensors are not even fetched.
+    return fetch_from_hub(name, ["*.json", "*.safetensors", "*.model", "*.md", "*.txt"])
 
 
 @contextlib.contextmanager

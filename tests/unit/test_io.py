@@ -23,7 +23,10 @@ from largeconcept.io import (
     load_strict,
     read_json,
     read_safetensors,
+    read_torch,
     require_folder,
+    safetensors_metadata,
+    stream_safetensors,
     write_json,
     write_safetensors,
 )
@@ -271,3 +274,53 @@ def test_a_folder_is_required(tmp_path: Path) -> None:
     (tmp_path / "file").write_text(json.dumps({}))
     with pytest.raises(CheckpointError, match="is a file, not a folder"):
         require_folder(tmp_path / "file", "codec")
+
+
+def test_streamed_safetensors_are_read_back(tmp_path):
+    tensors = {**TENSORS, "odd": torch.arange(3, dtype=torch.uint8), "transposed": torch.arange(6.0).view(2, 3).t()}
+    layout = {name: (tensor.dtype, tensor.shape) for name, tensor in tensors.items()}
+    asked: list[str] = []
+
+    def make(name: str) -> torch.Tensor:
+        asked.append(name)
+        return tensors[name]
+
+    stream_safetensors(tmp_path / "a.safetensors", layout, make, {"format": "mine"})
+    back = read_safetensors(tmp_path / "a.safetensors")
+    assert sorted(asked) == sorted(back) == sorted(tensors)
+    for name, tensor in tensors.items():
+        assert back[name].dtype == tensor.dtype and torch.equal(back[name], tensor)
+    assert safetensors_metadata(tmp_path / "a.safetensors") == {"format": "mine"}
+    assert fingerprint(back) == fingerprint(tensors)
+
+
+def test_a_streamed_file_is_whole_or_not_there(tmp_path):
+    layout = {"a": (torch.float32, (2,)), "b": (torch.float32, (2,))}
+    with pytest.raises(CheckpointError, match="not as announced"):
+        stream_safetensors(tmp_path / "a.safetensors", layout, lambda name: torch.zeros(2 if name == "a" else 3))
+    with pytest.raises(CheckpointError, match="cannot be stored"):
+        stream_safetensors(tmp_path / "a.safetensors", {"a": (torch.complex64, (2,))}, lambda _: torch.zeros(2))
+    assert names(tmp_path) == []
+
+
+def test_modules_in_a_checkpoint_only_when_named(tmp_path):
+    table = nn.Embedding(5, 2)
+    torch.save({"embed_tokens": table, "state_dict": {"a": torch.ones(1)}}, tmp_path / "a.pt")
+    with pytest.raises(CheckpointError, match="objects other than tensors"):
+        read_torch(tmp_path / "a.pt")
+    data = read_torch(tmp_path / "a.pt", [nn.Embedding])
+    assert torch.equal(data["embed_tokens"].weight, table.weight)
+    with pytest.raises(CheckpointError, match="objects other than tensors"):
+        read_torch(tmp_path / "a.pt")
+
+
+class Evil:
+    def __reduce__(self) -> tuple[Any, tuple[str]]:
+        return os.system, ("touch /tmp/never",)
+
+
+def test_no_code_of_a_checkpoint_runs(tmp_path, monkeypatch):
+    torch.save({"a": Evil()}, tmp_path / "a.pt")
+    monkeypatch.setattr(os, "system", lambda _: pytest.fail("code ran"))
+    with pytest.raises(CheckpointError, match="objects other than tensors"):
+        read_torch(tmp_path / "a.pt", [nn.Embedding])

@@ -10,9 +10,7 @@ Shape letters: C concept dimension, D width.
 
 from __future__ import annotations
 
-import pickle
 import re
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,7 +29,7 @@ from largeconcept.convert.meta_config import (
     to_meta_config,
 )
 from largeconcept.errors import CheckpointError, ConfigError
-from largeconcept.io import read_safetensors, write_json, write_safetensors
+from largeconcept.io import read_safetensors, read_torch, write_json, write_safetensors
 from largeconcept.models.mse import MSEConceptModel, MSEConfig
 from largeconcept.models.two_tower import TwoTowerConceptModel, TwoTowerConfig
 from largeconcept.nn.attention import INPUT_GAIN
@@ -230,34 +228,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
         CheckpointError: missing, damaged, of another format, or without weights.
     """
     path = Path(path)
-    if path.suffix == ".safetensors":
-        return _tensors(read_safetensors(path), str(path))
-    if not path.is_file():
-        problem = "is a folder, not a file" if path.is_dir() else "file not found"
-        raise CheckpointError(problem, where=path, expected="a .pt or .safetensors file")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about odd pickles: what is wrong with them is said below
-            try:
-                data = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-            except (RuntimeError, ValueError):  # files of before torch 1.6 cannot be mapped
-                data = torch.load(path, map_location="cpu", weights_only=True)
-    except (
-        pickle.UnpicklingError,
-        RuntimeError,
-        ValueError,
-        EOFError,
-        OSError,
-        KeyError,
-        TypeError,
-        IndexError,
-    ) as error:
-        lines = str(error).strip().splitlines()
-        raise CheckpointError(
-            "not a checkpoint of weights (damaged, of another format, or with objects other than tensors)",
-            where=path,
-            got=lines[0] if lines else type(error).__name__,
-        ) from None
+    data = read_safetensors(path) if path.suffix == ".safetensors" else read_torch(path)
     return _tensors(data, str(path))
 
 
