@@ -1,0 +1,1 @@
+"""Speech to concepts: features, the encoders, and the files of their weights."""
