@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from largeconcept.codec.decoding import SamplingOptions, beam_search, write_tokens
-from largeconcept.codec.network import EOS, PAD, AutoencoderConfig, AutoencoderNetwork
+from largeconcept.codec.network import EOS, PAD, AutoencoderConfig, AutoencoderNetwork, WritingState
 from largeconcept.codec.token_loss import token_cross_entropy
 from largeconcept.codec.tokenizer import Tokenizer, clean
 from largeconcept.errors import CheckpointError, ConfigError, DataError, LanguageError, did_you_mean
@@ -208,11 +208,12 @@ class AutoencoderCodec:
         written: list[list[int]] = []
         for start in range(0, len(rows), group):
             part, langs = rows[start : start + group], number[start : start + group]
+            state = WritingState(self.network, part, langs, max_length)
             if method == "beam" and num_beams > 1:
-                written += beam_search(self.network, part, langs, max_length, num_beams)
+                written += beam_search(state, len(part), max_length, num_beams)
             else:
                 options = SamplingOptions(temperature, top_k, top_p) if method == "sample" else None
-                written += write_tokens(self.network, part, langs, max_length, generator, options)
+                written += write_tokens(state, len(part), max_length, generator, options)
         return self.tokenizer.decode(written)
 
     def token_loss(

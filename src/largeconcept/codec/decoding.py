@@ -1,20 +1,54 @@
-"""Writing sentences from concepts: greedy, sampling and beam search over the autoencoder's cached decoder.
+"""Writing sentences token by token, for any decoder that keeps a state: greedy, sampling and beam search.
 
-Shape letters: N sentences, B beams, R rows of the decoder (N, or N·B), V vocabulary.
+Shape letters: N sentences, B beams, R rows of the decoder (N, or those of N·B that are still written), V columns of the
+scores (the vocabulary, or the part of it that a decoder offers), A sentences that are not done, K candidates.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
-from largeconcept.codec.network import BOS, EOS, PAD, UNK
+from largeconcept.errors import DataError
 
-if TYPE_CHECKING:
-    from largeconcept.codec.network import AutoencoderNetwork
+
+class DecoderState(Protocol):
+    """A decoder in the middle of some sentences, one a row.
+
+    The searches call :meth:`scores`, then :meth:`select` where rows leave or change places, then :meth:`feed`, and so
+    on. Tokens are columns of the scores; a decoder that offers a part of its vocabulary translates them itself.
+    """
+
+    @property
+    def end(self) -> int:
+        """The column that ends a sentence."""
+        ...
+
+    def scores(self) -> Tensor:
+        """Return (R, V) scores of the next token before the softmax, ``-inf`` where a token cannot be written.
+
+        The tensor may be changed by the caller.
+        """
+        ...
+
+    def feed(self, tokens: Tensor) -> None:
+        """Take the (R,) tokens that were chosen, all but :attr:`end`."""
+        ...
+
+    def select(self, rows: Tensor) -> None:
+        """Keep, repeat or reorder rows: the new row i is the old row ``rows[i]``."""
+        ...
+
+
+class Hypothesis(NamedTuple):
+    """A finished sentence of a beam search: its tokens without the end mark, and its score."""
+
+    tokens: list[int]
+    score: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,78 +61,57 @@ class SamplingOptions:
     top_p: float = 1.0
 
 
-class _State:
-    """Caches of the rows still being written; rows can be dropped or repeated."""
-
-    def __init__(self, network: AutoencoderNetwork, concepts: Tensor, lang: Tensor, max_steps: int) -> None:
-        self._network = network
-        self._keys, self._values, self._bias = network.start(concepts, max_steps)
-        self._input = network.language(lang)
-        self._t = 0
-
-    def scores(self) -> Tensor:
-        """(R, V) scores of the next token; control tokens other than the end mark cannot be written."""
-        hidden = self._network.step(self._input, self._bias, self._keys, self._values, self._t)
-        self._t += 1
-        scores = self._network.logits(hidden)
-        scores[:, [PAD, BOS, UNK]] = -torch.inf
-        if self._t == 1:
-            scores[:, EOS] = -torch.inf  # a concept stands for at least one token
-        return scores
-
-    def feed(self, tokens: Tensor) -> None:
-        """Set the (R,) tokens written last."""
-        self._input = self._network.embedding(tokens)
-
-    def select(self, rows: Tensor) -> None:
-        """Keep, repeat or reorder rows of everything."""
-        used = self._network.config.memory_tokens + self._t
-        for caches in (self._keys, self._values):
-            for i, cache in enumerate(caches):
-                if rows.numel() == cache.shape[0]:
-                    cache[:, :, :used] = cache[rows, :, :used]
-                else:
-                    caches[i] = cache[rows]
-        self._bias = self._bias[rows]
-        self._input = self._input[rows]
+# ---------------------------------------------------------------------- one token after the other
 
 
 def write_tokens(
-    network: AutoencoderNetwork,
-    concepts: Tensor,
-    lang: Tensor,
+    state: DecoderState,
+    rows: int,
     max_length: int,
     generator: torch.Generator | None = None,
     options: SamplingOptions | None = None,
+    *,
+    uniforms: Tensor | None = None,
+    forbidden: Sequence[int] = (),
 ) -> list[list[int]]:
-    """Write one sentence for each (N, C) concept, token by token; finished rows leave the batch.
+    """Write one sentence for each row of a state; finished rows leave the batch.
 
     Args:
-        lang: (N,) language indices.
+        rows: N, rows of the state.
         max_length: most tokens to write.
         generator, options: draw from the distribution; the likeliest token is taken when ``options`` is ``None``.
+        uniforms: (N, ``max_length``) numbers in [0, 1) that decide the draws instead of ``generator``. What a row
+            becomes then depends on its own numbers alone, whatever is written beside it.
+        forbidden: tokens that are never written.
     """
-    written: list[list[int]] = [[] for _ in range(len(concepts))]
-    alive = list(range(len(concepts)))
-    state = _State(network, concepts, lang, max_length)
-    for _ in range(max_length):
+    if rows == 0:
+        return []
+    lengths = torch.full((rows,), max_length)
+    alive = torch.arange(rows)
+    written = torch.zeros(rows, max_length, dtype=torch.long)
+    for step in range(max_length):
         scores = state.scores()
+        if step == 0:
+            written = written.to(scores.device)
+        scores[:, list(forbidden)] = -torch.inf
         if options is None:
             tokens = scores.argmax(dim=-1)
-        else:
+        elif uniforms is None:
             tokens = torch.multinomial(truncate(scores, options), 1, generator=generator).squeeze(1)
-        keep = []
-        for row, token in enumerate(tokens.tolist()):
-            if token != EOS:
-                written[alive[row]].append(token)
-                keep.append(row)
-        if not keep:
-            break
+        else:
+            tokens = draw(scores, options, uniforms[alive, step].to(scores.device))
+        ended = (tokens == state.end).cpu()  # the only wait for the device in a step
+        if bool(ended.any()):
+            lengths[alive[ended]] = step
+            keep = (~ended).nonzero().squeeze(1)
+            if len(keep) == 0:
+                break
+            alive, keep = alive[keep], keep.to(tokens.device)
+            state.select(keep)
+            tokens = tokens[keep]
+        written[alive.to(tokens.device), step] = tokens
         state.feed(tokens)
-        if len(keep) < len(alive):
-            state.select(torch.tensor(keep))
-            alive = [alive[row] for row in keep]
-    return written
+    return [row[:length] for row, length in zip(written.tolist(), lengths.tolist(), strict=True)]
 
 
 def truncate(scores: Tensor, options: SamplingOptions) -> Tensor:
@@ -115,64 +128,184 @@ def truncate(scores: Tensor, options: SamplingOptions) -> Tensor:
     return probability
 
 
+def draw(scores: Tensor, options: SamplingOptions, uniforms: Tensor) -> Tensor:
+    """Draw a token of each row from the distribution that :func:`truncate` gives, with one number in [0, 1) a row.
+
+    The tokens are lined up from the likeliest to the least likely one, each as long as it is likely, and the number
+    says how far along the line to go.
+
+    Args:
+        scores: (R, V).
+        uniforms: (R,).
+
+    Returns:
+        (R,) int64.
+    """
+    columns = scores.shape[-1]
+    ordered, order = scores.float().topk(min(options.top_k or columns, columns), dim=-1)
+    probability = (ordered / max(options.temperature, 1e-6)).softmax(dim=-1, dtype=torch.float64)
+    reached = probability.cumsum(dim=-1)
+    if options.top_p < 1:
+        probability = probability.masked_fill(reached - probability >= options.top_p, 0.0)
+        reached = probability.cumsum(dim=-1)
+    goal = uniforms[:, None].double() * reached[:, -1:]
+    # Rounding must not lead past the tokens that may be drawn.
+    last = probability.gt(0).sum(dim=-1, keepdim=True) - 1
+    place = torch.searchsorted(reached, goal, right=True).minimum(last)
+    return order.gather(1, place).squeeze(1)
+
+
+# ---------------------------------------------------------------------- beam search
+
+
 def beam_search(
-    network: AutoencoderNetwork,
-    concepts: Tensor,
-    lang: Tensor,
+    state: DecoderState,
+    rows: int,
     max_length: int,
     num_beams: int,
     length_penalty: float = 1.0,
+    *,
+    prompt_length: int = 0,
+    start_scores: Tensor | None = None,
+    forbidden: Sequence[int] = (),
 ) -> list[list[int]]:
-    """Best sentence of each concept by log-probability / length^``length_penalty``.
+    """Return the best sentence of each row of a state; see :func:`beam_hypotheses`."""
+    found = beam_hypotheses(
+        state,
+        rows,
+        max_length,
+        num_beams,
+        length_penalty,
+        prompt_length=prompt_length,
+        start_scores=start_scores,
+        forbidden=forbidden,
+    )
+    return [best[0].tokens for best in found]
+
+
+def beam_hypotheses(
+    state: DecoderState,
+    rows: int,
+    max_length: int,
+    num_beams: int,
+    length_penalty: float = 1.0,
+    *,
+    prompt_length: int = 0,
+    start_scores: Tensor | None = None,
+    forbidden: Sequence[int] = (),
+) -> list[list[Hypothesis]]:
+    """Return up to B sentences of each row, best first, by log-probability / length^``length_penalty``.
 
     The usual algorithm: of the best 2B continuations of a sentence those that end and rank among the first B are set
     aside, the first B others go on; a sentence is done with B hypotheses set aside, or at ``max_length`` tokens, where
-    it ends as it stands. With one beam this is greedy search. All sentences are searched at once, and those that are
+    every beam has to end. With one beam this is greedy search. All sentences are searched at once, and those that are
     done leave.
+
+    Args:
+        rows: N, rows of the state.
+        max_length: most tokens to write, without the end mark.
+        num_beams: B.
+        length_penalty: the exponent; 0 compares sums of log-probabilities, more than 1 favours long sentences.
+        prompt_length: tokens to add to the length of every sentence (its own tokens and the end mark) where scores
+            are divided.
+        start_scores: (N,) log-probabilities of what stands before the first token, added to every sum.
+        forbidden: tokens that are never written. They keep their share of the probability: what is left is not made to
+            sum to one, other than for scores of ``-inf``.
+
+    Raises:
+        DataError: a sentence has scores that are not numbers.
     """
-    beams = num_beams
-    finished: list[list[tuple[float, list[int]]]] = [[] for _ in range(len(concepts))]
-    active = list(range(len(concepts)))
-    if not active:
+    if rows == 0:
         return []
-    state = _State(network, concepts, lang, max_length + 1)
-    sums, tokens = state.scores().log_softmax(dim=-1).topk(beams, dim=-1)
-    state.select(torch.arange(len(active)).repeat_interleave(beams))
-    written = tokens[..., None]
-    for length in range(1, max_length + 1):
-        state.feed(tokens.flatten())
-        logp = state.scores().log_softmax(dim=-1).view(len(active), beams, -1)
-        size = logp.shape[-1]
+    beams, end = num_beams, state.end
+    found = _Found(rows, beams)
+    active = torch.arange(rows)
+    scores = state.scores()
+    device = scores.device
+    sums = torch.zeros(rows, 1, device=device) if start_scores is None else start_scores.float()[:, None]
+    written = torch.zeros(rows, 1, 0, dtype=torch.long, device=device)
+    for length in range(max_length + 1):
+        width = sums.shape[1]
+        logp = scores.log_softmax(dim=-1, dtype=torch.float32)
         if length == max_length:
-            _set_aside(finished, active, sums + logp[..., EOS].clamp(min=-1e4), written, (length + 1) ** length_penalty)
+            # A floor, so that a sentence has a hypothesis even where the decoder rules the end out.
+            totals = sums + logp[:, end].view(-1, width).clamp(min=-1e4)
+            totals, parent = totals.sort(dim=-1, descending=True)
+            found.add(active, (totals > -torch.inf).cpu(), totals, written, parent)
             break
-        totals, flat = (sums[..., None] + logp).flatten(1).topk(2 * beams, dim=-1)
-        parent, tokens = flat // size, flat % size
-        ends = tokens == EOS
-        ended = ends[:, :beams]
-        for row, rank in ended.nonzero().tolist():
-            score = float(totals[row, rank]) / (length + 1) ** length_penalty
-            finished[active[row]].append((score, written[row, int(parent[row, rank])].tolist()))
-        # The first B continuations that do not end; there are at most B that do, one for each beam.
-        order = (ends.long() * 4 * beams + torch.arange(2 * beams)).argsort(dim=-1)[:, :beams]
+        logp[:, list(forbidden)] = -torch.inf
+        # Best of each beam first: a sentence's best 2B are among them, and the sums need no (A, B, V) tensor.
+        best, tokens = logp.topk(min(2 * beams, logp.shape[-1]), dim=-1)
+        each = best.shape[-1]
+        totals = (sums[..., None] + best.view(-1, width, each)).flatten(1)
+        totals, place = totals.topk(min(2 * beams, totals.shape[-1]), dim=-1)
+        parent, tokens = place // each, tokens.view(len(totals), -1).gather(1, place)
+        ends = tokens == end
+        ended = (ends & (totals > -torch.inf))[:, :beams].cpu()  # the only wait for the device in a step
+        found.add(active, ended, totals, written, parent)
+        # The first B continuations that do not end. One of each beam can end at most, so there are enough of them,
+        # unless the vocabulary is tiny.
+        candidates = ends.shape[1]
+        going = min(beams, candidates - width)
+        keep = (found.counts[active] < beams).nonzero().squeeze(1)
+        if going == 0 or len(keep) == 0:
+            break
+        order = (ends.long() * candidates + torch.arange(candidates, device=device)).argsort(dim=-1)[:, :going]
         sums, parent, tokens = totals.gather(1, order), parent.gather(1, order), tokens.gather(1, order)
-        keep = [row for row, i in enumerate(active) if len(finished[i]) < beams]
-        if not keep:
-            break
-        rows = torch.tensor(keep)
-        offset = torch.arange(len(active))[:, None] * beams
-        state.select((parent + offset)[rows].flatten())
         history = written.gather(1, parent[..., None].expand(-1, -1, length))
-        written = torch.cat([history, tokens[..., None]], dim=-1)[rows]
-        sums, tokens = sums[rows], tokens[rows]
-        active = [active[row] for row in keep]
-    return [max(found, key=lambda item: item[0])[1] for found in finished]
+        written = torch.cat([history, tokens[..., None]], dim=-1)
+        source = parent + torch.arange(len(active), device=device)[:, None] * width
+        if len(keep) < len(active):
+            active, keep = active[keep], keep.to(device)
+            sums, tokens, written, source = sums[keep], tokens[keep], written[keep], source[keep]
+        state.select(source.flatten())
+        state.feed(tokens.flatten())
+        scores = state.scores()
+    hypotheses = found.best_first(length_penalty, prompt_length)
+    for row, best in enumerate(hypotheses):
+        if not best:
+            raise DataError(
+                "the decoder's scores are not numbers",
+                where=f"sentence {row}",
+                hint="is the concept of the codec's space, and are the weights complete?",
+            )
+    return hypotheses
 
 
-def _set_aside(
-    finished: list[list[tuple[float, list[int]]]], active: list[int], sums: Tensor, written: Tensor, norm: float
-) -> None:
-    """End every beam of every active sentence where it stands."""
-    for row, i in enumerate(active):
-        for beam, score in enumerate((sums[row] / norm).tolist()):
-            finished[i].append((score, written[row, beam].tolist()))
+class _Found:
+    """Hypotheses set aside, at most B of each sentence."""
+
+    def __init__(self, rows: int, beams: int) -> None:
+        self.counts = torch.zeros(rows, dtype=torch.long)
+        self._rows, self._beams = rows, beams
+        # One entry for each length: sentences (H,), sums (H,) and tokens (H, length).
+        self._entries: list[tuple[Tensor, Tensor, Tensor]] = []
+
+    def add(self, active: Tensor, ended: Tensor, totals: Tensor, written: Tensor, parent: Tensor) -> None:
+        """Set hypotheses aside, the first ones of a sentence where more end than it needs.
+
+        Args:
+            active: (A,) numbers of the sentences, on the host.
+            ended: (A, k) the candidates that end, on the host; best first.
+            totals, parent: (A, K) of all candidates.
+            written: (A, B, length) tokens of the beams.
+        """
+        ended = ended & (self.counts[active][:, None] + ended.cumsum(dim=1) <= self._beams)
+        row, rank = ended.nonzero(as_tuple=True)
+        if len(row) == 0:
+            return
+        sentences = active[row]
+        self.counts += torch.bincount(sentences, minlength=self._rows)
+        row, rank = row.to(totals.device), rank.to(totals.device)
+        self._entries.append((sentences, totals[row, rank], written[row, parent[row, rank]]))
+
+    def best_first(self, length_penalty: float, prompt_length: int) -> list[list[Hypothesis]]:
+        """Return the hypotheses of each sentence in the order of their scores."""
+        found: list[list[Hypothesis]] = [[] for _ in range(self._rows)]
+        for sentences, totals, written in self._entries:
+            divisor = (written.shape[1] + 1 + prompt_length) ** length_penalty
+            for i, total, tokens in zip(sentences.tolist(), totals.tolist(), written.tolist(), strict=True):
+                found[i].append(Hypothesis(tokens, total / divisor))
+        for hypotheses in found:
+            hypotheses.sort(key=lambda one: -one.score)
+        return found

@@ -259,3 +259,48 @@ class AutoencoderNetwork(nn.Module):
         for layer, k, v in zip(self.decoder_blocks, keys, values, strict=True):
             hidden = layer.step(hidden, k, v, position)
         return rms_norm(hidden)
+
+
+class WritingState:
+    """The decoder in the middle of some sentences, for the searches of :mod:`largeconcept.codec.decoding`.
+
+    Args:
+        network: the codec's network.
+        concepts_NC: (N, C).
+        lang_N: (N,) indices into ``config.languages``.
+        max_length: most tokens of a sentence.
+    """
+
+    end = EOS
+
+    def __init__(self, network: AutoencoderNetwork, concepts_NC: Tensor, lang_N: Tensor, max_length: int) -> None:
+        self._network = network
+        self._keys, self._values, self._bias = network.start(concepts_NC, max_length + 1)
+        self._input = network.language(lang_N)
+        self._t = 0
+
+    def scores(self) -> Tensor:
+        """(R, V) scores of the next token; control tokens other than the end mark cannot be written."""
+        hidden = self._network.step(self._input, self._bias, self._keys, self._values, self._t)
+        self._t += 1
+        scores = self._network.logits(hidden)
+        scores[:, [PAD, BOS, UNK]] = -torch.inf
+        if self._t == 1:
+            scores[:, EOS] = -torch.inf  # a concept stands for at least one token
+        return scores
+
+    def feed(self, tokens: Tensor) -> None:
+        """Set the (R,) tokens written last."""
+        self._input = self._network.embedding(tokens)
+
+    def select(self, rows: Tensor) -> None:
+        """Keep, repeat or reorder rows; the token fed before is forgotten."""
+        used = self._network.config.memory_tokens + self._t
+        for caches in (self._keys, self._values):
+            for i, cache in enumerate(caches):
+                filled = cache[:, :, :used].index_select(0, rows)
+                # Rows that left keep their room; only for more rows than ever is there a new cache.
+                room = cache[: len(rows)] if len(rows) <= len(cache) else cache.new_empty(len(rows), *cache.shape[1:])
+                room[:, :, :used] = filled
+                caches[i] = room
+        self._bias = self._bias.index_select(0, rows)

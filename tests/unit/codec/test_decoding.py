@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from largeconcept.codec.decoding import SamplingOptions, beam_search, truncate, write_tokens
-from largeconcept.codec.network import EOS, AutoencoderConfig, AutoencoderNetwork
+from largeconcept.codec.network import EOS, AutoencoderConfig, AutoencoderNetwork, WritingState
 
 FORBIDDEN = [0, 1, 3]
 
@@ -30,6 +30,10 @@ def network() -> AutoencoderNetwork:
     return made
 
 
+def state(network: AutoencoderNetwork, concepts: torch.Tensor, lang: torch.Tensor) -> WritingState:
+    return WritingState(network, concepts, lang, 12)
+
+
 def log_probability(network: AutoencoderNetwork, concept: torch.Tensor, lang: int, ids: list[int]) -> float:
     inputs = torch.tensor([ids], dtype=torch.long)
     scores = network.logits(network.decode_hidden(concept[None], inputs, torch.tensor([lang])))[0]
@@ -42,7 +46,7 @@ def log_probability(network: AutoencoderNetwork, concept: torch.Tensor, lang: in
 @torch.no_grad()
 def test_greedy_takes_the_best_token_each_time(network: AutoencoderNetwork) -> None:
     concepts, lang = torch.randn(12, 8), torch.arange(12) % 4
-    written = write_tokens(network, concepts, lang, 10)
+    written = write_tokens(state(network, concepts, lang), len(concepts), 10)
     assert len({len(w) for w in written}) > 1, "all sentences have one length: finished rows are not tested"
     for row, ids in enumerate(written):
         scores = network.logits(
@@ -58,9 +62,14 @@ def test_greedy_takes_the_best_token_each_time(network: AutoencoderNetwork) -> N
 @torch.no_grad()
 def test_one_beam_is_greedy_and_rows_do_not_interact(network: AutoencoderNetwork) -> None:
     concepts, lang = torch.randn(9, 8), torch.arange(9) % 4
-    assert beam_search(network, concepts, lang, 10, 1) == write_tokens(network, concepts, lang, 10)
-    together = beam_search(network, concepts, lang, 10, 3)
-    alone = [beam_search(network, concepts[i : i + 1], lang[i : i + 1], 10, 3)[0] for i in range(9)]
+    assert beam_search(state(network, concepts, lang), len(concepts), 10, 1) == write_tokens(
+        state(network, concepts, lang), len(concepts), 10
+    )
+    together = beam_search(state(network, concepts, lang), len(concepts), 10, 3)
+    alone = [
+        beam_search(state(network, concepts[i : i + 1], lang[i : i + 1]), len(concepts[i : i + 1]), 10, 3)[0]
+        for i in range(9)
+    ]
     assert together == alone
 
 
@@ -68,7 +77,7 @@ def test_one_beam_is_greedy_and_rows_do_not_interact(network: AutoencoderNetwork
 def test_full_beam_finds_the_best_sentence_of_all(network: AutoencoderNetwork) -> None:
     allowed = list(range(4, 260))
     concepts = torch.randn(3, 8)
-    found = beam_search(network, concepts, torch.tensor([0, 1, 2]), 1, len(allowed))
+    found = beam_search(state(network, concepts, torch.tensor([0, 1, 2])), len(concepts), 1, len(allowed))
     for row in range(3):
         scores = {i: log_probability(network, concepts[row], row, [i]) for i in allowed}
         assert found[row] == [max(scores, key=lambda i: scores[i])]
@@ -79,7 +88,7 @@ def test_more_beams_do_not_lower_the_score(network: AutoencoderNetwork) -> None:
     concepts, lang = torch.randn(16, 8), torch.zeros(16, dtype=torch.long)
     totals = []
     for beams in (1, 6):
-        written = beam_search(network, concepts, lang, 12, beams)
+        written = beam_search(state(network, concepts, lang), len(concepts), 12, beams)
         totals.append(
             sum(log_probability(network, concepts[i], 0, ids) / (len(ids) + 1) for i, ids in enumerate(written))
         )
@@ -101,7 +110,9 @@ def test_sampling_follows_its_seed(network: AutoencoderNetwork) -> None:
     concepts, lang = torch.randn(6, 8), torch.zeros(6, dtype=torch.long)
 
     def draw(seed: int) -> list[list[int]]:
-        return write_tokens(network, concepts, lang, 8, torch.Generator().manual_seed(seed), SamplingOptions(1.5))
+        return write_tokens(
+            state(network, concepts, lang), len(concepts), 8, torch.Generator().manual_seed(seed), SamplingOptions(1.5)
+        )
 
     assert draw(1) == draw(1)
     assert draw(1) != draw(2)
