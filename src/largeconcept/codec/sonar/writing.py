@@ -4,8 +4,8 @@ Shape letters: N sentences, R rows of the decoder, C concept dimension, V vocabu
 written).
 
 Beam search has the rules and scores of the original pipeline (fairseq2's generator): a sentence of n tokens
-scores (log p(language | ``</s>``) + log-probabilities of its tokens and of ``</s>``) / (n + 2)^penalty. Each row has its
-own language, so that one concept can be written in many languages at once.
+scores (log p(language | ``</s>``) + log-probabilities of its tokens and of ``</s>``) / (n + 2)^penalty. Each row has
+its own language, so that one concept can be written in many languages at once.
 """
 
 from __future__ import annotations
