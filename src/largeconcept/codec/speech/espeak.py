@@ -38,7 +38,7 @@ tel_Telu dra/te, tha_Thai tai/th, tir_Ethi sem/ti, tsn_Latn bnt/tn, tuk_Latn trk
 ukr_Cyrl zle/uk, urd_Arab inc/ur, uzn_Latn trk/uz, vie_Latn aav/vi, yue_Hant sit/yue, zho_Hans sit/cmn,
 zho_Hant sit/cmn, zsm_Latn poz/ms
 """
-VOICES: dict[str, str] = {code: voice for code, voice in (pair.split() for pair in _TABLE.split(","))}
+VOICES: dict[str, str] = dict(pair.strip().split(" ", 1) for pair in _TABLE.split(","))
 """FLORES-200 code -> voice."""
 
 _WORKER = Path(__file__).with_name("espeak_worker.py")
