@@ -261,15 +261,15 @@ def beam_hypotheses(
         state.select(source.flatten())
         state.feed(tokens.flatten())
         scores = state.scores()
-    hypotheses = found.best_first(length_penalty, prompt_length)
-    for row, best in enumerate(hypotheses):
+    answer = found.best_first(length_penalty, prompt_length)
+    for row, best in enumerate(answer):
         if not best:
             raise DataError(
                 "the decoder's scores are not numbers",
                 where=f"sentence {row}",
                 hint="is the concept of the codec's space, and are the weights complete?",
             )
-    return hypotheses
+    return answer
 
 
 class _Found:
