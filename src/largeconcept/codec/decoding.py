@@ -262,8 +262,8 @@ def beam_hypotheses(
         state.feed(tokens.flatten())
         scores = state.scores()
     answer = found.best_first(length_penalty, prompt_length)
-    for row, best in enumerate(answer):
-        if not best:
+    for row, hypotheses in enumerate(answer):
+        if not hypotheses:
             raise DataError(
                 "the decoder's scores are not numbers",
                 where=f"sentence {row}",
