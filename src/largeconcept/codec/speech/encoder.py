@@ -8,17 +8,23 @@ Shape letters: N utterances, T frames of 20 ms, D width, C concept dimension.
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
+from largeconcept.codec.autoencoder import by_length
 from largeconcept.codec.speech.conformer import Conformer
-from largeconcept.codec.speech.features import FEATURE_DIM
+from largeconcept.codec.speech.features import FEATURE_DIM, SAMPLE_RATE, log_mel, num_frames
 from largeconcept.codec.speech.pooler import AttentionPooler
 from largeconcept.config import Config
 from largeconcept.errors import DataError
+
+MAX_SECONDS = 30.0
+"""Length from which on an utterance is too long for one concept, by rule of thumb."""
 
 
 class SonarSpeechEncoderConfig(Config):
@@ -123,4 +129,69 @@ class SonarSpeechEncoder(nn.Module):
         return steps >= lengths.to(features.device).unsqueeze(1)
 
 
-__all__ = ["SonarSpeechEncoder", "SonarSpeechEncoderConfig"]
+@torch.inference_mode()
+def encode_audio(
+    encoder: SonarSpeechEncoder,
+    audio: Sequence[Tensor],
+    *,
+    batch_frames: int = 4096,
+    max_seconds: float = MAX_SECONDS,
+    on_long: Literal["warn", "error"] = "warn",
+    numbers: Sequence[int] | None = None,
+) -> Tensor:
+    """Return concepts (N, C) float32 on the CPU, one of each utterance, in the order they were given.
+
+    Args:
+        encoder: on any device; features are computed there too.
+        audio: N utterances, each (S,) floating numbers, mono, 16 kHz, about one sentence long.
+        batch_frames: frames of 20 ms, padding included, that go through the network at once; utterances are sorted by
+            length. 4096 is 82 seconds.
+        max_seconds: from where on an utterance counts as long. The encoders were trained on single sentences; of more
+            than about 30 seconds, one vector does not hold what was said.
+        on_long: what then: warn and encode it all the same, or fail.
+        numbers: by which messages name the utterances; by default 0 to N - 1.
+
+    Raises:
+        DataError: as :func:`largeconcept.codec.speech.features.log_mel`, naming the utterance; or one is too long.
+    """
+    if isinstance(audio, Tensor) or not isinstance(audio, Sequence):
+        raise DataError("expected a list of utterances", where="audio", got=type(audio).__name__, hint="use [samples]")
+    names = [f"audio[{i}]" for i in (range(len(audio)) if numbers is None else numbers)]
+    frames = [num_frames(_samples(row)) for row in audio]
+    too_long = [i for i, row in enumerate(audio) if _samples(row) > max_seconds * SAMPLE_RATE]
+    if too_long:
+        first, hint = too_long[0], "cut long audio at its pauses into sentences"
+        seconds = _samples(audio[first]) / SAMPLE_RATE
+        if on_long == "error":
+            expected = f"at most {max_seconds:g} seconds"
+            raise DataError("too long", where=names[first], got=f"{seconds:.1f} s", expected=expected, hint=hint)
+        warnings.warn(
+            f"{len(too_long)} utterance(s) are longer than {max_seconds:g} s; the first is {names[first]} with "
+            f"{seconds:.1f} s. One concept holds about one sentence: {hint}",
+            stacklevel=2,
+        )
+    device = encoder.feature_projection.projection.weight.device
+    concepts = torch.empty(len(audio), encoder.config.concept_dim)
+    for rows in by_length(frames, batch_frames):
+        features = [_features(audio[i], device, names[i]) for i in rows]
+        lengths = torch.tensor([len(row) for row in features])
+        batch = nn.utils.rnn.pad_sequence(features, batch_first=True).to(device)
+        concepts[torch.tensor(rows)] = encoder(batch, lengths).cpu()
+    return concepts
+
+
+def _samples(row: object) -> int:
+    """Number of samples of what may not be a tensor at all; :func:`log_mel` says what is wrong with it."""
+    return row.shape[-1] if isinstance(row, Tensor) and row.ndim else 0
+
+
+def _features(samples: Tensor, device: torch.device, where: str) -> Tensor:
+    try:  # features need float64, which Apple's GPUs do not have
+        return log_mel(
+            samples.to("cpu" if device.type == "mps" else device) if isinstance(samples, Tensor) else samples
+        )
+    except DataError as error:
+        raise DataError(error.problem, where=where, got=error.got, expected=error.expected, hint=error.hint) from None
+
+
+__all__ = ["MAX_SECONDS", "SonarSpeechEncoder", "SonarSpeechEncoderConfig", "encode_audio"]

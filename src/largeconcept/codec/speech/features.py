@@ -113,7 +113,7 @@ def _check(samples: Tensor) -> None:
         )
     finite = samples.isfinite()
     if not bool(finite.all()):
-        raise DataError("a sample is not finite", where=f"audio[{int((~finite).nonzero()[0])}]")
+        raise DataError(f"sample {int((~finite).nonzero()[0])} is not finite", where="audio")
 
 
 @cache

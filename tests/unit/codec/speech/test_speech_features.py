@@ -92,7 +92,7 @@ def test_a_bin_that_never_changes_is_0(monkeypatch):
     audio = torch.zeros(8000)
     audio[2000:6000] = noise(4000)
     floor = filter_bank(torch.zeros(8000))
-    assert floor.unique().numel() == 1  # the floor itself
+    torch.testing.assert_close(floor, torch.full_like(floor, math.log(2**-23)))  # the floor itself
     energies = filter_bank(audio)
     energies[:, 70:] = floor[:, 70:]
     monkeypatch.setattr(features, "filter_bank", lambda samples: energies)
@@ -111,8 +111,8 @@ def test_a_bin_that_never_changes_is_0(monkeypatch):
         (torch.zeros(2, 16_000), "wrong shape.*mean of the channels"),
         (torch.zeros(16_000, dtype=torch.int16), "not floating.*full scale"),
         ([0.0] * 16_000, "not a tensor"),
-        (torch.full((16_000,), float("nan")), r"audio\[0\]: a sample is not finite"),
-        (torch.cat((noise(1000), torch.tensor([float("inf")]))), r"audio\[1000\]: a sample is not finite"),
+        (torch.full((16_000,), float("nan")), "audio: sample 0 is not finite"),
+        (torch.cat((noise(1000), torch.tensor([float("inf")]))), "audio: sample 1000 is not finite"),
     ],
 )
 def test_bad_audio(audio, message):

@@ -1,0 +1,287 @@
+"""Files of speech encoders: Meta's ``spenc.*.pt`` in, a folder of ours out and in, and Meta's layout again.
+
+A saved speech encoder is a folder with ``config.json``, ``model.safetensors`` and, so that nothing published is lost,
+``dead.safetensors``; ``README.md`` names language and licence. Nothing is ever unpickled but tensors and plain data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from largeconcept.codec.speech.encoder import MAX_SECONDS, SonarSpeechEncoder, SonarSpeechEncoderConfig, encode_audio
+from largeconcept.codec.speech.layouts import (
+    LANGUAGES,
+    NON_COMMERCIAL,
+    Layout,
+    SpeechLanguage,
+    SpeechWeights,
+    check_shapes,
+    from_published,
+    language_of_file,
+    speech_language,
+    to_published,
+)
+from largeconcept.errors import CheckpointError, ConfigError
+from largeconcept.io import (
+    atomic_path,
+    atomic_write_text,
+    fingerprint,
+    read_json,
+    read_safetensors,
+    read_torch,
+    stream_safetensors,
+    write_json,
+)
+
+FORMAT_VERSION = 1
+TYPE = "sonar_speech_encoder"
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+Precision = Literal["auto", "float32", "bfloat16", "float16"]
+
+_STATISTICS = ("running_mean", "running_var")  # of BatchNorm: small, and factors are computed from them
+
+
+@dataclass(slots=True)
+class SpeechEncoder:
+    """A speech encoder and what is known about it.
+
+    Attributes:
+        network: in evaluation mode.
+        language: that it hears; ``None`` if neither its file nor the caller said.
+        licence: of its weights.
+        fingerprint: of its weights as they were published; ``None`` where it was not computed.
+    """
+
+    network: SonarSpeechEncoder
+    language: SpeechLanguage | None = None
+    licence: str = NON_COMMERCIAL
+    fingerprint: str | None = None
+
+    @property
+    def dim(self) -> int:
+        """C, the channels of a concept."""
+        return self.network.config.concept_dim
+
+    def encode(
+        self,
+        audio: Sequence[Tensor],
+        *,
+        batch_frames: int = 4096,
+        max_seconds: float = MAX_SECONDS,
+        on_long: Literal["warn", "error"] = "warn",
+    ) -> Tensor:
+        """Return concepts (N, C) float32; see :func:`largeconcept.codec.speech.encoder.encode_audio`."""
+        return encode_audio(self.network, audio, batch_frames=batch_frames, max_seconds=max_seconds, on_long=on_long)
+
+    def to(self, device: str | torch.device) -> SpeechEncoder:
+        """Move the network to a device."""
+        self.network.to(device)
+        return self
+
+    def notice(self) -> str:
+        """Return one line about whose weights these are and what may be done with them."""
+        name = "SONAR's speech encoder" if self.language is None else f"SONAR's speech encoder for {self.language.name}"
+        terms = "no commercial use" if self.licence == NON_COMMERCIAL else "commercial use allowed"
+        return f"{name}: weights by Meta, {self.licence} ({terms})"
+
+
+def load_speech_encoder(
+    path: str | Path,
+    *,
+    lang: str | None = None,
+    dtype: Precision = "auto",
+    device: str | torch.device = "cpu",
+    num_pooler_heads: int | None = None,
+) -> SpeechEncoder:
+    """Load a speech encoder.
+
+    Weights are mapped from the file and never held twice: a page of it is read when the network first uses it.
+
+    Args:
+        path: a published file (``spenc.v3ap.fra.pt``, either layout; or its tensors in ``.safetensors``), or a folder
+            of :func:`convert_speech_encoder`.
+        lang: that it hears; by default what the name of the file, or the folder, says.
+        dtype: of the weights; ``auto`` keeps the stored one, the others leave BatchNorm's statistics in float32.
+        device: where to put it.
+        num_pooler_heads: see :func:`largeconcept.codec.speech.layouts.from_published`.
+
+    Raises:
+        CheckpointError: no such file, damaged, another network (as SONAR's text encoder), or weights that do not fit.
+        LanguageError: ``lang`` is no language that SONAR hears.
+        ConfigError: an unknown ``dtype``.
+    """
+    wanted = _dtype(dtype)
+    path = Path(path)
+    language = None if lang is None else speech_language(lang)
+    if path.is_dir():
+        config, live, known = _read_folder(path)
+        language = language or _known_language(known, path)
+        licence, mark = str(known.get("licence", NON_COMMERCIAL)), known.get("fingerprint")
+    else:
+        weights = read_published(path, num_pooler_heads=num_pooler_heads)
+        config, live = weights.config, weights.live
+        language = language or language_of_file(path.name)
+        licence, mark = _licence(path.name), None
+    with torch.device("meta"):
+        network = SonarSpeechEncoder(config)
+    network.load_state_dict({name: _cast(name, tensor, wanted) for name, tensor in live.items()}, assign=True)
+    network.eval().to(device)
+    return SpeechEncoder(network, language, licence, mark if isinstance(mark, str) else None)
+
+
+def read_published(path: str | Path, *, num_pooler_heads: int | None = None) -> SpeechWeights:
+    """Read a published file under our names, without copying its tensors.
+
+    Raises:
+        CheckpointError: as :func:`load_speech_encoder`.
+    """
+    path = Path(path)
+    data = read_safetensors(path) if path.suffix == ".safetensors" else read_torch(path)
+    return from_published(data, where=path, num_pooler_heads=num_pooler_heads)
+
+
+def convert_speech_encoder(
+    source: str | Path, folder: str | Path, *, lang: str | None = None, dtype: Precision = "auto"
+) -> dict[str, Any]:
+    """Write a published speech encoder as a folder of ours, one tensor after the other, and return its configuration.
+
+    Args:
+        source: a published file.
+        folder: made if it is missing; ``config.json`` comes last.
+        lang: that it hears; by default what the name of the file says.
+        dtype: to store the weights in. In 16 bits the file is half as large and cannot be turned back exactly.
+
+    Raises:
+        CheckpointError, LanguageError, ConfigError: as :func:`load_speech_encoder`; also if no language is known.
+    """
+    wanted, source, folder = _dtype(dtype), Path(source), Path(folder)
+    language = language_of_file(source.name) if lang is None else speech_language(lang)
+    if language is None:
+        raise ConfigError(
+            "which language the encoder hears is not known",
+            where=source,
+            expected="a name like spenc.v3ap.fra.pt, or the language",
+        )
+    weights = read_published(source)
+    stored = {name: (_kept(name, tensor, wanted), tuple(tensor.shape)) for name, tensor in weights.live.items()}
+    stream_safetensors(folder / "model.safetensors", stored, lambda name: _cast(name, weights.live[name], wanted))
+    dead = {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in weights.dead.items()}
+    stream_safetensors(folder / "dead.safetensors", dead, lambda name: weights.dead[name])
+    licence = _licence(source.name)
+    known = {
+        "type": TYPE,
+        "format_version": FORMAT_VERSION,
+        "network": weights.config.to_dict(),
+        "lang": language.code,
+        "licence": licence,
+        "layout": weights.layout,
+        "fingerprint": fingerprint(weights.live),
+    }
+    atomic_write_text(folder / "README.md", _card(language, licence, source.name))
+    write_json(folder / "config.json", known)
+    return known
+
+
+def export_speech_encoder(folder: str | Path, out: str | Path, *, layout: Layout | None = None) -> dict[str, Tensor]:
+    """Write a converted speech encoder as Meta publishes it, ``{"model": …}``, and return the tensors.
+
+    Args:
+        folder: of :func:`convert_speech_encoder`.
+        out: a ``.pt`` file.
+        layout: by default that of the file it was made from; the result then equals that file, tensor by tensor.
+
+    Raises:
+        CheckpointError: not such a folder.
+        ConfigError: another ending or layout.
+    """
+    folder, out = Path(folder), Path(out)
+    if out.suffix != ".pt":
+        raise ConfigError("unknown kind of file", where=out, expected="a name that ends in .pt")
+    _, live, known = _read_folder(folder)
+    dead = read_safetensors(folder / "dead.safetensors") if (folder / "dead.safetensors").is_file() else {}
+    found: Any = layout or known.get("layout", "fairseq2")
+    tensors = to_published(live, dead, layout=found)
+    with atomic_path(out) as temporary:
+        torch.save({"model": tensors}, temporary)
+    return tensors
+
+
+def _read_folder(folder: Path) -> tuple[SonarSpeechEncoderConfig, dict[str, Tensor], Mapping[str, Any]]:
+    place = folder / "config.json"
+    known = read_json(place)
+    if not isinstance(known, dict) or known.get("type") != TYPE or "network" not in known:
+        got = known.get("type") if isinstance(known, dict) else type(known).__name__
+        raise CheckpointError("not a saved speech encoder", where=place, got=got, expected=TYPE)
+    version = known.get("format_version", 0)
+    if not isinstance(version, int) or version > FORMAT_VERSION:
+        raise CheckpointError(
+            "written by a newer version of the library",
+            where=place,
+            got=version,
+            expected=f"≤ {FORMAT_VERSION}",
+            hint="upgrade largeconcept",
+        )
+    config = SonarSpeechEncoderConfig.from_dict(known["network"], where=str(place))
+    live = read_safetensors(folder / "model.safetensors")
+    check_shapes(live, config, folder / "model.safetensors")
+    return config, live, known
+
+
+def _known_language(known: Mapping[str, Any], folder: Path) -> SpeechLanguage | None:
+    code = known.get("lang")
+    if code is None:
+        return None
+    if code not in LANGUAGES:
+        raise CheckpointError("not a language that SONAR hears", where=f"{folder / 'config.json'}: lang", got=code)
+    return LANGUAGES[code]
+
+
+def _licence(name: str) -> str:
+    """A licence belongs to a published file; one under another name is counted as non-commercial."""
+    known = language_of_file(name)
+    return known.licence if known is not None and Path(known.file).stem == Path(name).stem else NON_COMMERCIAL
+
+
+def _card(language: SpeechLanguage, licence: str, source: str) -> str:
+    tag = "mit" if licence == "MIT" else "cc-by-nc-4.0"
+    return (
+        f"---\nlicense: {tag}\nlibrary_name: largeconcept\n---\n\n"
+        f"# SONAR's speech encoder for {language.name}\n\n"
+        f"Weights by Meta, from `{source}` (published at {language.address}), under {licence}. They turn one spoken "
+        "sentence (16 kHz, at most about 30 seconds) into a concept of SONAR's space.\n"
+    )
+
+
+def _dtype(name: str) -> torch.dtype | None:
+    if name == "auto":
+        return None
+    if name not in DTYPES:
+        raise ConfigError("unknown type of weights", where="dtype", got=name, expected=f"auto, {', '.join(DTYPES)}")
+    return DTYPES[name]
+
+
+def _kept(name: str, tensor: Tensor, wanted: torch.dtype | None) -> torch.dtype:
+    if wanted is None:
+        return tensor.dtype
+    return torch.float32 if name.endswith(_STATISTICS) else wanted
+
+
+def _cast(name: str, tensor: Tensor, wanted: torch.dtype | None) -> Tensor:
+    return tensor.to(_kept(name, tensor, wanted))
+
+
+__all__ = [
+    "DTYPES",
+    "FORMAT_VERSION",
+    "SpeechEncoder",
+    "convert_speech_encoder",
+    "export_speech_encoder",
+    "load_speech_encoder",
+    "read_published",
+]
