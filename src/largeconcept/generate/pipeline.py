@@ -34,7 +34,7 @@ from largeconcept.generate.texts import (
     as_document,
     as_documents,
     check_concepts,
-    encode_rows,
+    encode_documents,
     input_language,
     join_sentences,
     split,
@@ -352,7 +352,7 @@ class ConceptPipeline:
             return []
         rows = [*([s for paragraph in one for s in paragraph] for one in prompts), *given]
         codes = [input_language(input_lang, document or none) for document in documents]
-        encoded = encode_rows(self.codec, rows, [*codes, *codes])
+        encoded = encode_documents(self.codec, [*documents, *[None] * len(given)], rows, [*codes, *codes])
         pause = self.normalizer.denormalize(model.break_concept).float().cpu()
         starts = [with_breaks(*one, pause) for one in zip(encoded, prompts)]
         stop = self.stop_vector
@@ -382,7 +382,8 @@ class ConceptPipeline:
         """
         document = as_document(text, "text")
         sentences = self._sentences(document, "text", input_lang)
-        return sentences, self.codec.encode(sentences, input_language(input_lang, document))
+        code = input_language(input_lang, document)
+        return sentences, encode_documents(self.codec, [document], [sentences], [code])[0]
 
     def decode(
         self,
@@ -487,8 +488,8 @@ class ConceptPipeline:
         kept = [one[-room:] for one in sentences]
         for name, whole, part in zip(names, sentences, kept):
             _warn_if_cut(len(whole), len(part), name)
-        rows = [[*prompt.prefix, *one, *prompt.suffix] for one in kept]
-        concepts = encode_rows(self.codec, rows, [input_language(input_lang, document) for document in documents])
+        codes = [input_language(input_lang, document) for document in documents]
+        concepts = encode_documents(self.codec, documents, kept, codes, prompt.prefix, prompt.suffix)
         generated = self._generate(concepts, chosen)
         if budgets is not None:
             generated = [

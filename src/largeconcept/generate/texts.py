@@ -79,7 +79,7 @@ def translate(
     if not pieces:
         return []
     rows = [[sentence for sentence, _ in row] for row in pieces]
-    concepts = encode_rows(codec, rows, [input_language(input_lang, document) for document in documents])
+    concepts = encode_documents(codec, documents, rows, [input_language(input_lang, one) for one in documents])
     written = iter(codec.decode(torch.cat(concepts), code, **options.model_dump()))
     results = []
     for row in pieces:
@@ -92,12 +92,58 @@ def translate(
     return results if many else results[0]
 
 
+def encode_documents(
+    codec: ConceptCodec,
+    documents: Sequence[Document | None],
+    rows: Sequence[Sequence[str]],
+    languages: Sequence[str | None],
+    prefix: Sequence[str] = (),
+    suffix: Sequence[str] = (),
+) -> list[Tensor]:
+    """Encode the last sentences of each document, between affixes, in one call; what was heard keeps its concepts.
+
+    A row of other sentences than those that its document ends with (where a plan was put in front) is encoded as text.
+
+    Raises:
+        DataError: concepts of a document that do not fit its sentences or the codec.
+    """
+    import torch
+
+    heard = [_heard(document, row, codec.dim) for document, row in zip(documents, rows, strict=True)]
+    read = [[*prefix, *(row if own is None else ()), *suffix] for row, own in zip(rows, heard, strict=True)]
+    encoded = encode_rows(codec, read, languages)
+    first = len(prefix)
+    return [
+        one if own is None else torch.cat((one[:first], own.to(one), one[first:]))
+        for one, own in zip(encoded, heard, strict=True)
+    ]
+
+
+def _heard(document: Document | None, row: Sequence[str], dim: int) -> Tensor | None:
+    """Return the concepts of the last sentences of a document, if it has them and ``row`` is these sentences."""
+    if document is None or document.concepts is None:
+        return None
+    concepts: Tensor = document.concepts
+    check_concepts(concepts, dim)
+    if len(concepts) != len(document.sentences):
+        raise DataError(
+            "not as many concepts as sentences",
+            where=document.where or document.id,
+            expected=len(document.sentences),
+            got=len(concepts),
+        )
+    first = len(concepts) - len(row)
+    return concepts[first:].detach() if document.sentences[first:] == tuple(row) else None
+
+
 def encode_rows(codec: ConceptCodec, rows: Sequence[Sequence[str]], languages: Sequence[str | None]) -> list[Tensor]:
     """Encode rows of sentences in one call; ``languages`` has one code a row, used when all of them are known."""
     import torch
 
     flat = [sentence for row in rows for sentence in row]
     known = [code for row, code in zip(rows, languages) for _ in row if code is not None]
+    if not flat:
+        return [torch.zeros(0, codec.dim) for _ in rows]
     concepts = codec.encode(flat, known if len(known) == len(flat) else None)
     return list(torch.split(concepts, [len(row) for row in rows]))
 
@@ -113,7 +159,7 @@ def split(document: Document, segmenter: Segmenter, input_lang: str | None, wher
         pieces = [(sentence, "\n\n" if i in starts else None) for i, sentence in enumerate(document.sentences)]
         for i, (sentence, _) in enumerate(pieces):
             check_text(sentence, f"{where}, sentence {i}")
-            if not sentence.strip():
+            if not sentence.strip() and document.concepts is None:  # a person may say what a codec cannot write
                 raise DataError("the sentence is empty", where=f"{where}, sentence {i}")
         return pieces
     text = document.text
