@@ -16,15 +16,21 @@ import typer
 from largeconcept.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
-    from largeconcept.types import Document
+    from largeconcept.types import ConceptCodec, Document, Segmenter
 
 _OVERRIDE = re.compile(r"^[A-Za-z_][\w.]*=")
 
 Inputs = Annotated[
-    list[str] | None, typer.Argument(metavar="[FILE]...", help="Text files, or - for standard input (the default).")
+    list[str] | None,
+    typer.Argument(
+        metavar="[FILE]...",
+        help="Text files, or - for standard input (the default); sound (.wav, .flac, .ogg) where a codec is at work.",
+    ),
 ]
 Texts = Annotated[list[str] | None, typer.Option("--text", "-t", help="A text itself; may be repeated.")]
-InputLang = Annotated[str | None, typer.Option("--input-lang", help="Language of the input, as eng_Latn or en.")]
+InputLang = Annotated[
+    str | None, typer.Option("--input-lang", help="Language of the input, written or spoken, as eng_Latn or en.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print data as JSON lines.")]
 PipelinePath = Annotated[
     str | None,
@@ -85,12 +91,24 @@ def read_text(name: str) -> str:
         ) from None
 
 
-def read_inputs(inputs: Sequence[str] | None, texts: Sequence[str] | None, lang: str | None) -> list[Document]:
-    """Return what the user named: texts given as such, files of one text, or .jsonl files of many.
+def read_inputs(
+    inputs: Sequence[str] | None,
+    texts: Sequence[str] | None,
+    lang: str | None,
+    listen: Callable[[str], Document] | None = None,
+) -> list[Document]:
+    """Return what the user named: texts given as such, files of one text, .jsonl files of many, or sound.
+
+    Args:
+        inputs: names of files.
+        texts: texts themselves.
+        lang: their language.
+        listen: reads a sound file; without it they are refused.
 
     Raises:
         DataError: no input at all, or one that cannot be read.
     """
+    from largeconcept.codec.speech.audio import is_sound
     from largeconcept.types import Document
 
     documents = [Document(id=f"text {i}" if i else "text", text=text, lang=lang) for i, text in enumerate(texts or ())]
@@ -106,9 +124,31 @@ def read_inputs(inputs: Sequence[str] | None, texts: Sequence[str] | None, lang:
 
             read_bytes(name) if not Path(name).is_file() else None
             documents += read_documents([name], lang=lang)
+        elif name != "-" and is_sound(name):
+            read_bytes(name) if not Path(name).is_file() else None
+            if listen is None:
+                raise DataError("sound, where text is read", where=name, hint="generate, translate and encode hear it")
+            documents.append(listen(name))
         else:
             documents.append(Document(id="stdin" if name == "-" else name, text=read_text(name), lang=lang))
     return documents
+
+
+def segmenter_and_codec(pipeline: str | None, codec: str) -> tuple[Segmenter, ConceptCodec]:
+    """Return the two parts that turn texts into concepts: a saved pipeline's, or the codec named.
+
+    Raises:
+        CheckpointError: missing, damaged, or of a later format.
+    """
+    if pipeline is not None:
+        from largeconcept.hub import load_pipeline
+
+        parts = load_pipeline(pipeline)
+        return parts.segmenter, parts.codec
+    from largeconcept.codec import load_codec
+    from largeconcept.segment import build_segmenter
+
+    return build_segmenter(None), load_codec(codec)
 
 
 def key_values(pairs: Sequence[str] | None) -> dict[str, Any]:

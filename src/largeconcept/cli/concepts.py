@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from functools import cache
+from typing import Annotated
 
 import typer
 
@@ -19,10 +20,9 @@ from largeconcept.cli.common import (
     log,
     read_inputs,
     read_text,
+    segmenter_and_codec,
 )
-
-if TYPE_CHECKING:
-    from largeconcept.types import ConceptCodec, Segmenter
+from largeconcept.cli.speech import listener
 
 
 def encode(
@@ -42,15 +42,16 @@ def encode(
     """
     from largeconcept.errors import DataError
     from largeconcept.generate.files import ConceptFile, file_format, json_lines, write_concepts
-    from largeconcept.generate.texts import encode_rows, input_language, split
+    from largeconcept.generate.texts import encode_documents, input_language, split
 
     if out is not None:
         file_format(out)
-    documents = read_inputs(inputs, text, input_lang)
-    segmenter, space = _parts(pipeline, codec)
+    parts = cache(lambda: segmenter_and_codec(pipeline, codec))
+    documents = read_inputs(inputs, text, input_lang, listener(lambda: parts()[1], input_lang, beams=1))
+    segmenter, space = parts()
     rows = []
     for document in documents:
-        if lines:
+        if lines and document.concepts is None:
             row = [line for line in document.text.splitlines() if line.strip()]
             if not row:
                 raise DataError("the text is empty", where=document.id, expected="at least one line")
@@ -59,7 +60,8 @@ def encode(
         rows.append(row)
     import torch
 
-    concepts = torch.cat(encode_rows(space, rows, [input_language(input_lang, document) for document in documents]))
+    languages = [input_language(input_lang, document) for document in documents]
+    concepts = torch.cat(encode_documents(space, documents, rows, languages))
     sentences = tuple(sentence for row in rows for sentence in row)
     if out is None:
         for line in json_lines(sentences, concepts, space.fingerprint):
@@ -91,7 +93,7 @@ def decode(
         content = parse_json_lines(read_text("-").splitlines(), "standard input")
     else:
         content = read_concepts(file)
-    _, space = _parts(pipeline, codec)
+    _, space = segmenter_and_codec(pipeline, codec)
     if content.codec is not None:
         check_fingerprint(space, content.codec, where=file, dim=content.concepts.shape[1])
     check_concepts(content.concepts, space.dim)
@@ -103,15 +105,3 @@ def decode(
             echo_json({"text": sentence, "lang": code, "source": source})
         else:
             echo(" ".join(sentence.splitlines()))
-
-
-def _parts(pipeline: str | None, codec: str) -> tuple[Segmenter, ConceptCodec]:
-    if pipeline is not None:
-        from largeconcept.hub import load_pipeline
-
-        parts = load_pipeline(pipeline)
-        return parts.segmenter, parts.codec
-    from largeconcept.codec import load_codec
-    from largeconcept.segment import build_segmenter
-
-    return build_segmenter(None), load_codec(codec)

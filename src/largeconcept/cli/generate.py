@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -19,9 +20,10 @@ from largeconcept.cli.common import (
     key_values,
     read_inputs,
 )
+from largeconcept.cli.speech import Speak, Voice, listener, speaker
 
 if TYPE_CHECKING:
-    from largeconcept.generate.pipeline import GenerationOutput, PlannedText
+    from largeconcept.generate.pipeline import ConceptPipeline, GenerationOutput, PlannedText
     from largeconcept.types import Document
 
 Lang = Annotated[
@@ -46,6 +48,8 @@ def generate(
     option: Options = None,
     beams: Beams = 4,
     device: Device = None,
+    speak: Speak = None,
+    voice: Voice = None,
     with_prompt: Annotated[
         bool, typer.Option("--with-prompt", help="Print the sentences that were read, too.")
     ] = False,
@@ -59,15 +63,15 @@ def generate(
     json: Json = False,
 ) -> None:
     """Continue texts, concept by concept; with --plan, paragraph by paragraph."""
-    documents = read_inputs(inputs, text, input_lang)
     options = {**key_values(option), "max_concepts": max_concepts, "lang": lang, "seed": seed}
+    work = _Work(inputs, text, input_lang, lang, pipeline, device, beams, speak, voice)
     if plan or plans:
-        given = [plans] * len(documents) if plans else None
-        planned = _pipeline(pipeline, device).plan(documents, plans=given, decoding={"num_beams": beams}, **options)
-        _print_planned(documents, planned, json, with_prompt)
+        given = [plans] * len(work.documents) if plans else None
+        planned = work.pipeline.plan(work.documents, plans=given, decoding=work.decoding, **options)
+        _print_planned(work.documents, planned, json, with_prompt)
+        work.say([one.text for one in planned], [one.lang for one in planned])
         return
-    outputs = _pipeline(pipeline, device)(documents, decoding={"num_beams": beams}, **options)
-    _print(documents, outputs, json, with_prompt)
+    work.finish(work.pipeline(work.documents, decoding=work.decoding, **options), json, with_prompt)
 
 
 def summarize(
@@ -82,13 +86,14 @@ def summarize(
     option: Options = None,
     beams: Beams = 4,
     device: Device = None,
+    speak: Speak = None,
+    voice: Voice = None,
     json: Json = False,
 ) -> None:
     """Shorten texts with an instruction-tuned model."""
-    documents = read_inputs(inputs, text, input_lang)
     options = {**key_values(option), "max_concepts": max_concepts, "lang": lang, "seed": seed}
-    outputs = _pipeline(pipeline, device).summarize(documents, ratio=ratio, decoding={"num_beams": beams}, **options)
-    _print(documents, outputs, json)
+    work = _Work(inputs, text, input_lang, lang, pipeline, device, beams, speak, voice)
+    work.finish(work.pipeline.summarize(work.documents, ratio=ratio, decoding=work.decoding, **options), json)
 
 
 def expand(
@@ -103,16 +108,59 @@ def expand(
     option: Options = None,
     beams: Beams = 4,
     device: Device = None,
+    speak: Speak = None,
+    voice: Voice = None,
     json: Json = False,
 ) -> None:
     """Write longer texts from summaries with an instruction-tuned model."""
-    documents = read_inputs(inputs, text, input_lang)
     options = {**key_values(option), "max_concepts": max_concepts, "lang": lang, "seed": seed}
-    outputs = _pipeline(pipeline, device).expand(documents, ratio=ratio, decoding={"num_beams": beams}, **options)
-    _print(documents, outputs, json)
+    work = _Work(inputs, text, input_lang, lang, pipeline, device, beams, speak, voice)
+    work.finish(work.pipeline.expand(work.documents, ratio=ratio, decoding=work.decoding, **options), json)
 
 
-def _pipeline(path: str | None, device: str | None) -> Any:
+class _Work:
+    """What the three verbs have in common: their inputs, read or heard; the pipeline; and where to speak.
+
+    Raises:
+        ConceptLMError: whatever is wrong with the inputs, the languages or the voice, before the pipeline runs.
+    """
+
+    def __init__(
+        self,
+        inputs: list[str] | None,
+        texts: list[str] | None,
+        input_lang: str | None,
+        lang: str | None,
+        pipeline: str | None,
+        device: str | None,
+        beams: int,
+        speak: str | None,
+        voice: str | None,
+    ) -> None:
+        self.decoding = {"num_beams": beams}
+        self._speaker = speaker(speak, voice, [lang])
+        self._load = cache(lambda: _pipeline(pipeline, device))
+        listen = listener(lambda: self.pipeline.codec, input_lang, beams)
+        self.documents = read_inputs(inputs, texts, input_lang, listen)
+        if self._speaker is not None and lang is None:
+            from largeconcept.generate.texts import DEFAULT_LANGUAGE
+
+            self._speaker.check(one.lang or DEFAULT_LANGUAGE for one in self.documents)
+
+    @property
+    def pipeline(self) -> ConceptPipeline:
+        return self._load()
+
+    def say(self, texts: list[str] | list[tuple[str, ...]], languages: list[str]) -> None:
+        if self._speaker is not None:
+            self._speaker.write(texts, languages)
+
+    def finish(self, outputs: list[GenerationOutput], as_json: bool, with_prompt: bool = False) -> None:
+        _print(self.documents, outputs, as_json, with_prompt)
+        self.say([one.sentences for one in outputs], [one.lang for one in outputs])
+
+
+def _pipeline(path: str | None, device: str | None) -> ConceptPipeline:
     from largeconcept.generate.pipeline import ConceptPipeline
 
     return ConceptPipeline.from_pretrained(path, device=device)
@@ -131,6 +179,7 @@ def _print(
                     "text": output.text,
                     "lang": output.lang,
                     "stop_reason": output.stop_reason,
+                    **_times(document, len(output.prompt_sentences)),
                 }
             )
             continue
@@ -138,6 +187,12 @@ def _print(
         if with_prompt:
             lead += " ".join(output.prompt_sentences) + "\n\n"
         echo(lead + output.text)
+
+
+def _times(document: Document, number: int) -> dict[str, Any]:
+    """When the last sentences of a document were said, where it was heard."""
+    times = document.times
+    return {} if times is None else {"prompt_times": [list(one) for one in times[len(times) - number :]]}
 
 
 def _print_planned(documents: list[Document], outputs: list[PlannedText], as_json: bool, with_prompt: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Annotated
 
 import typer
@@ -17,7 +18,9 @@ from largeconcept.cli.common import (
     echo,
     echo_json,
     read_inputs,
+    segmenter_and_codec,
 )
+from largeconcept.cli.speech import Speak, Voice, listener, speaker
 
 
 def translate(
@@ -28,6 +31,8 @@ def translate(
     codec: Codec = "starter",
     pipeline: PipelinePath = None,
     beams: Beams = 4,
+    speak: Speak = None,
+    voice: Voice = None,
     json: Json = False,
 ) -> None:
     """Write texts in another language through their concepts.
@@ -36,20 +41,15 @@ def translate(
     """
     from largeconcept.generate.texts import translate as translate_texts
 
-    documents = read_inputs(inputs, text, input_lang)
-    if pipeline is not None:
-        from largeconcept.hub import load_pipeline
-
-        parts = load_pipeline(pipeline)
-        segmenter, space = parts.segmenter, parts.codec
-    else:
-        from largeconcept.codec import load_codec
-        from largeconcept.segment import build_segmenter
-
-        segmenter, space = build_segmenter(None), load_codec(codec)
+    mouth = speaker(speak, voice, [to])
+    parts = cache(lambda: segmenter_and_codec(pipeline, codec))
+    documents = read_inputs(inputs, text, input_lang, listener(lambda: parts()[1], input_lang, beams))
+    segmenter, space = parts()
     results = translate_texts(documents, to, segmenter=segmenter, codec=space, decoding={"num_beams": beams})
     for number, (document, result) in enumerate(zip(documents, results)):
         if json:
             echo_json({"document": document.id, "text": result})
         else:
             echo(("\n" if number else "") + result)
+    if mouth is not None:
+        mouth.write(results, [to] * len(results))
