@@ -277,8 +277,11 @@ def fetch_from_hub(name: str, patterns: Sequence[str]) -> Path:
         ) from None
 
 
-def load_strict(module: torch.nn.Module, tensors: Mapping[str, Tensor], where: object) -> None:
+def load_strict(module: torch.nn.Module, tensors: Mapping[str, Tensor], where: object, *, assign: bool = False) -> None:
     """Load ``tensors`` into ``module``; every key and every shape must fit.
+
+    Args:
+        assign: make the tensors themselves the weights instead of copying their values.
 
     Raises:
         CheckpointError: names the first missing key, unexpected key or wrong shape.
@@ -298,7 +301,7 @@ def load_strict(module: torch.nn.Module, tensors: Mapping[str, Tensor], where: o
                 expected=tuple(tensor.shape),
                 got=tuple(tensors[name].shape),
             )
-    module.load_state_dict(dict(tensors), strict=True)
+    module.load_state_dict(dict(tensors), strict=True, assign=assign)
 
 
 def fingerprint(tensors: Mapping[str, Tensor], *extra: bytes) -> str:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 CODECS = {
     "autoencoder": "largeconcept.codec.autoencoder:AutoencoderCodec",
+    "sonar": "largeconcept.codec.sonar.codec:SonarCodec",
     "toy": "largeconcept.codec.toy:ToyCodec",
 }
 SHIPPED = ("starter",)
@@ -23,31 +24,67 @@ def shipped_codec(name: str = "starter") -> Path:
     return Path(str(resources.files("largeconcept"))) / "assets" / f"codec-{name}"
 
 
-def load_codec(name: str | Path = "starter") -> ConceptCodec:
-    """Load a codec: ``starter`` (shipped), ``toy`` (for trying things out), or the folder of a saved codec.
+def load_codec(name: str | Path = "starter", path: str | Path | None = None, **options: Any) -> ConceptCodec:
+    """Load a codec.
+
+    Args:
+        name: ``starter`` (shipped), ``toy`` (for trying things out), ``sonar``, or the folder of a saved codec.
+            ``sonar:PLACE`` is the same as ``sonar`` with ``path=PLACE``.
+        path: of ``sonar``: a folder with Meta's files, a Hugging Face model, or an id on the hub.
+        options: of ``sonar``: ``encoder``, ``decoder``, ``spm``, ``speech``, ``dtype``, ``device`` and others, see
+            :func:`largeconcept.codec.sonar.loading.load_sonar`.
 
     Raises:
         CheckpointError: no such folder, or its files are damaged.
-        ConfigError: neither a known name nor a folder.
+        ConfigError: neither a known name nor a folder, or options that the codec does not have.
     """
     text = str(name)
     folder = Path(name)
+    kind, colon, place = text.partition(":")
+    if kind == "sonar" and (colon or not folder.exists()):
+        if colon and path is not None:
+            raise ConfigError("two places for SONAR's files", where="codec", got=f"{text} and path={path}")
+        return _load_sonar(place if colon else path, options)
+    if path is not None:
+        raise ConfigError("only sonar has a path", where="codec", got=text, hint=f"name the folder itself: {path}")
     if text == "toy":
+        _no_options(text, options)
         from largeconcept.codec.toy import ToyCodec
 
         return ToyCodec()
     if text in SHIPPED and not folder.exists():
         folder = shipped_codec(text)
     elif not folder.exists() and "/" not in text and "." not in text:
-        raise ConfigError("unknown codec", where="codec", got=text, hint=did_you_mean(text, [*SHIPPED, "toy"]))
+        raise ConfigError("unknown codec", where="codec", got=text, hint=did_you_mean(text, [*SHIPPED, "toy", "sonar"]))
     from largeconcept.io import read_json, require_folder
 
     folder = require_folder(folder, "codec")
     data = read_json(folder / "config.json")
-    kind = data.get("type") if isinstance(data, dict) else None
-    if kind not in CODECS:
-        raise CheckpointError("not a saved codec", where=folder / "config.json", got=kind, expected=", ".join(CODECS))
-    module, _, attribute = CODECS[kind].partition(":")
+    saved = data.get("type") if isinstance(data, dict) else None
+    if saved not in CODECS:
+        raise CheckpointError("not a saved codec", where=folder / "config.json", got=saved, expected=", ".join(CODECS))
+    if saved == "sonar":
+        return _load_sonar(folder, options)
+    _no_options(text, options)
+    module, _, attribute = CODECS[saved].partition(":")
     cls: Any = getattr(import_module(module), attribute)
     codec: ConceptCodec = cls.from_pretrained(folder)
     return codec
+
+
+def _load_sonar(path: str | Path | None, options: dict[str, Any]) -> ConceptCodec:
+    from inspect import signature
+
+    from largeconcept.codec.sonar.codec import SonarCodec
+    from largeconcept.codec.sonar.loading import load_sonar
+
+    known = [*signature(load_sonar).parameters, *signature(SonarCodec).parameters]
+    for option in options:
+        if option not in known or option in ("path", "tokenizer", "space", "metadata", "options"):
+            raise ConfigError("unknown option", where="codec sonar", got=option, hint=did_you_mean(option, known))
+    return load_sonar(path or None, **options)
+
+
+def _no_options(name: str, options: dict[str, Any]) -> None:
+    if options:
+        raise ConfigError("the codec has no options", where="codec", got=f"{name} with {', '.join(options)}")
