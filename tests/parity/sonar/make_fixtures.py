@@ -33,7 +33,7 @@ from fairseq2.generation.beam_search import (
     BeamSearchSeq2SeqGenerator,
     StandardBeamSearchAlgorithm,
 )
-from fairseq2.nn import BatchLayout
+from fairseq2.nn import BatchLayout, SinusoidalPositionEncoder
 from safetensors.torch import save_file
 from sonar.models.sonar_text import SonarTextDecoderConfig, SonarTextEncoderConfig
 from sonar.models.sonar_text.factory import SonarTextDecoderFactory, SonarTextEncoderFactory
@@ -65,7 +65,7 @@ def randomise(module: torch.nn.Module, seed: int, gain: float = 1.0) -> None:
             is_scale = "norm" in name and name.endswith("weight")
             noise = 1 + 0.2 * noise if is_scale else 0.1 * noise
         elif "embed" in name:
-            noise = 0.2 * noise
+            noise = 0.12 * noise
         elif name.endswith("_bias"):  # biases of relative positions, (heads, head dim)
             noise = 0.3 * noise
         else:
@@ -159,6 +159,10 @@ def network() -> None:
     source = concepts[:, None]
     logits = decoder(source, BatchLayout.of(source), texts, BatchLayout.of(texts))
     tensors["concepts"], tensors["texts"], tensors["logits"] = concepts, texts, logits
+    steps = torch.tensor([0, 1, 2, 100, 511, 513])
+    zeros = torch.zeros(1, 514, 1024)
+    sinusoids = SinusoidalPositionEncoder(1024, 514, _legacy_pad_idx=1)(zeros, BatchLayout.of(zeros))
+    tensors["steps"], tensors["sinusoids"] = steps, sinusoids[0, steps].clone()
     save_file(tensors, FOLDER / "network.safetensors")
 
 
