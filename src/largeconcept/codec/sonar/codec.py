@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from largeconcept.codec.autoencoder import by_length
-from largeconcept.codec.sonar.files import Dtype, announce_licence
+from largeconcept.codec.sonar.files import Dtype
 from largeconcept.codec.sonar.folder import space_fingerprint
 from largeconcept.codec.sonar.network import SonarDecoder, SonarEncoder
 from largeconcept.codec.sonar.tokenizer import EOS, PAD, SonarTokenizer, truncate_ids
@@ -251,10 +251,6 @@ class SonarCodec:
             DataError: too short, silent, or not one channel of samples.
             LanguageError: there is no speech encoder for a language here.
         """
-        for code in {lang} if isinstance(lang, str) else set(lang):
-            announce_licence(
-                f"The weights of {self.speech[code].notice().partition(':')[0]}", self.speech[code].licence
-            )
         return self.speech.encode(audio, lang, batch_frames=batch_frames, max_seconds=max_seconds, on_long=on_long)
 
     # ------------------------------------------------------------------ to text

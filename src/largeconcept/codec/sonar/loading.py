@@ -39,7 +39,7 @@ from largeconcept.codec.sonar.folder import (
 from largeconcept.codec.sonar.layouts import Half
 from largeconcept.codec.sonar.network import SonarDecoder, SonarEncoder
 from largeconcept.codec.sonar.tokenizer import SonarTokenizer
-from largeconcept.codec.speech.encoders import SpeechEncoders
+from largeconcept.codec.speech.encoders import SpeechEncoders, by_code
 from largeconcept.errors import CheckpointError, ConfigError
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ def read_sonar(
         place = getattr(found, half, None) if named is None else named
         if place:
             places[half] = place
-    sources = {**(found.speech if found else {}), **(speech or {})}
+    sources = {**(found.speech if found else {}), **by_code(speech)}
     if not places and not sources:
         raise ConfigError("no weights were named", where="SONAR", expected="path=FOLDER, or encoder=FILE, decoder=FILE")
     halves = {half: open_half(place, half, num_heads=num_heads) for half, place in places.items()}

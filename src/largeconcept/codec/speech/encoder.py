@@ -129,7 +129,6 @@ class SonarSpeechEncoder(nn.Module):
         return steps >= lengths.to(features.device).unsqueeze(1)
 
 
-@torch.inference_mode()
 def encode_audio(
     encoder: SonarSpeechEncoder,
     audio: Sequence[Tensor],
@@ -173,10 +172,11 @@ def encode_audio(
     device = encoder.feature_projection.projection.weight.device
     concepts = torch.empty(len(audio), encoder.config.concept_dim)
     for rows in by_length(frames, batch_frames):
-        features = [_features(audio[i], device, names[i]) for i in rows]
-        lengths = torch.tensor([len(row) for row in features])
-        batch = nn.utils.rnn.pad_sequence(features, batch_first=True).to(device)
-        concepts[torch.tensor(rows)] = encoder(batch, lengths).cpu()
+        with torch.inference_mode():  # not around the result, which may become the leaf of a graph
+            features = [_features(audio[i], device, names[i]) for i in rows]
+            lengths = torch.tensor([len(row) for row in features])
+            batch = nn.utils.rnn.pad_sequence(features, batch_first=True).to(device)
+            concepts[torch.tensor(rows)] = encoder(batch, lengths).cpu()
     return concepts
 
 

@@ -9,10 +9,35 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from largeconcept.codec.sonar.files import Dtype
 from largeconcept.codec.speech.encoder import MAX_SECONDS, SonarSpeechEncoderConfig, encode_audio
-from largeconcept.codec.speech.files import Precision, SpeechEncoder, load_speech_encoder
+from largeconcept.codec.speech.files import SpeechEncoder, load_speech_encoder
 from largeconcept.codec.speech.layouts import LANGUAGES, speech_language
 from largeconcept.errors import CheckpointError, ConfigError, LanguageError
+
+Sources = Mapping[str, "str | Path | SpeechEncoder"]
+
+
+def by_code(sources: Sources | None) -> dict[str, str | Path | SpeechEncoder]:
+    """Return files, folders or encoders by SONAR's code of three letters, whichever codes they were given by.
+
+    Raises:
+        LanguageError: SONAR has no speech encoder for a language.
+        ConfigError: not a mapping, two entries are of one language, or one is nothing that can be loaded.
+    """
+    if sources is not None and not isinstance(sources, Mapping):
+        expected = "a language and a file for each, as {'eng': 'spenc.eng.pt'}"
+        raise ConfigError("not a mapping", where="speech", got=type(sources).__name__, expected=expected)
+    found: dict[str, str | Path | SpeechEncoder] = {}
+    for lang, source in (sources or {}).items():
+        code = speech_language(lang).code
+        if code in found:
+            raise ConfigError("two speech encoders for one language", where=f"speech: {lang}", got=code)
+        if not isinstance(source, str | Path | SpeechEncoder):
+            expected = "a file or folder, or a loaded encoder"
+            raise ConfigError("not a file", where=f"speech: {lang}", got=type(source).__name__, expected=expected)
+        found[code] = source
+    return found
 
 
 class SpeechEncoders(Mapping[str, SpeechEncoder]):
@@ -27,33 +52,30 @@ class SpeechEncoders(Mapping[str, SpeechEncoder]):
 
     Raises:
         LanguageError: SONAR has no speech encoder for a language.
-        ConfigError: two entries are of one language.
+        ConfigError: not a mapping, two entries are of one language, or one is nothing that can be loaded.
         CheckpointError: no such file or folder. What is in it is looked at when it is needed.
     """
 
     def __init__(
         self,
-        sources: Mapping[str, str | Path | SpeechEncoder] | None = None,
+        sources: Sources | None = None,
         *,
-        dtype: Precision = "auto",
+        dtype: Dtype = "auto",
         device: str | torch.device = "cpu",
         dim: int | None = None,
     ) -> None:
-        self._dtype: Precision = dtype
+        self._dtype: Dtype = dtype
         self._device = device
         self._dim = dim
         self._sources: dict[str, Path] = {}
         self._loaded: dict[str, SpeechEncoder] = {}
-        for lang, source in (sources or {}).items():
-            code = speech_language(lang).code
-            if code in self._sources or code in self._loaded:
-                raise ConfigError("two speech encoders for one language", where=f"speech: {lang}", got=code)
+        for code, source in by_code(sources).items():
             if isinstance(source, SpeechEncoder):
                 self._loaded[code] = self._checked(source.to(device), code)
             elif Path(source).exists():
                 self._sources[code] = Path(source)
             else:
-                raise CheckpointError("no such file or folder", where=f"speech: {lang}", got=source)
+                raise CheckpointError("no such file or folder", where=f"speech: {code}", got=source)
 
     @property
     def languages(self) -> tuple[str, ...]:
@@ -166,4 +188,4 @@ class SpeechEncoders(Mapping[str, SpeechEncoder]):
         return encoder
 
 
-__all__ = ["SpeechEncoders"]
+__all__ = ["Sources", "SpeechEncoders", "by_code"]

@@ -14,6 +14,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from largeconcept.codec.sonar.files import Dtype, announce_licence, torch_dtype
 from largeconcept.codec.speech.encoder import MAX_SECONDS, SonarSpeechEncoder, SonarSpeechEncoderConfig, encode_audio
 from largeconcept.codec.speech.layouts import (
     LANGUAGES,
@@ -41,8 +42,6 @@ from largeconcept.io import (
 
 FORMAT_VERSION = 1
 TYPE = "sonar_speech_encoder"
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-Precision = Literal["auto", "float32", "bfloat16", "float16"]
 
 _STATISTICS = ("running_mean", "running_var")  # of BatchNorm: small, and factors are computed from them
 
@@ -84,24 +83,24 @@ class SpeechEncoder:
         self.network.to(device)
         return self
 
-    def notice(self) -> str:
-        """Return one line about whose weights these are and what may be done with them."""
-        name = "SONAR's speech encoder" if self.language is None else f"SONAR's speech encoder for {self.language.name}"
-        terms = "no commercial use" if self.licence == NON_COMMERCIAL else "commercial use allowed"
-        return f"{name}: weights by Meta, {self.licence} ({terms})"
+    @property
+    def title(self) -> str:
+        """What it is called in messages."""
+        return "SONAR's speech encoder" + ("" if self.language is None else f" for {self.language.name}")
 
 
 def load_speech_encoder(
     path: str | Path,
     *,
     lang: str | None = None,
-    dtype: Precision = "auto",
+    dtype: Dtype = "auto",
     device: str | torch.device = "cpu",
     num_pooler_heads: int | None = None,
 ) -> SpeechEncoder:
     """Load a speech encoder.
 
-    Weights are mapped from the file and never held twice: a page of it is read when the network first uses it.
+    Weights are mapped from the file and never held twice: a page of it is read when the network first uses it. If they
+    are not free for every use, a warning says so, once in a process.
 
     Args:
         path: a published file (``spenc.v3ap.fra.pt``, either layout; or its tensors in ``.safetensors``), or a folder
@@ -116,7 +115,7 @@ def load_speech_encoder(
         LanguageError: ``lang`` is no language that SONAR hears.
         ConfigError: an unknown ``dtype``.
     """
-    wanted = _dtype(dtype)
+    wanted = torch_dtype(dtype)
     path = Path(path)
     language = None if lang is None else speech_language(lang)
     if path.is_dir():
@@ -132,7 +131,9 @@ def load_speech_encoder(
         network = SonarSpeechEncoder(config)
     network.load_state_dict({name: _cast(name, tensor, wanted) for name, tensor in live.items()}, assign=True)
     network.eval().to(device)
-    return SpeechEncoder(network, language, licence, mark if isinstance(mark, str) else None)
+    encoder = SpeechEncoder(network, language, licence, mark if isinstance(mark, str) else None)
+    announce_licence(f"The weights of {encoder.title}", licence)
+    return encoder
 
 
 def read_published(path: str | Path, *, num_pooler_heads: int | None = None) -> SpeechWeights:
@@ -147,7 +148,7 @@ def read_published(path: str | Path, *, num_pooler_heads: int | None = None) -> 
 
 
 def convert_speech_encoder(
-    source: str | Path, folder: str | Path, *, lang: str | None = None, dtype: Precision = "auto"
+    source: str | Path, folder: str | Path, *, lang: str | None = None, dtype: Dtype = "auto"
 ) -> dict[str, Any]:
     """Write a published speech encoder as a folder of ours, one tensor after the other, and return its configuration.
 
@@ -160,7 +161,7 @@ def convert_speech_encoder(
     Raises:
         CheckpointError, LanguageError, ConfigError: as :func:`load_speech_encoder`; also if no language is known.
     """
-    wanted, source, folder = _dtype(dtype), Path(source), Path(folder)
+    wanted, source, folder = torch_dtype(dtype), Path(source), Path(folder)
     language = language_of_file(source.name) if lang is None else speech_language(lang)
     if language is None:
         raise ConfigError(
@@ -258,14 +259,6 @@ def _card(language: SpeechLanguage, licence: str, source: str) -> str:
     )
 
 
-def _dtype(name: str) -> torch.dtype | None:
-    if name == "auto":
-        return None
-    if name not in DTYPES:
-        raise ConfigError("unknown type of weights", where="dtype", got=name, expected=f"auto, {', '.join(DTYPES)}")
-    return DTYPES[name]
-
-
 def _kept(name: str, tensor: Tensor, wanted: torch.dtype | None) -> torch.dtype:
     if wanted is None:
         return tensor.dtype
@@ -277,7 +270,6 @@ def _cast(name: str, tensor: Tensor, wanted: torch.dtype | None) -> Tensor:
 
 
 __all__ = [
-    "DTYPES",
     "FORMAT_VERSION",
     "SpeechEncoder",
     "convert_speech_encoder",

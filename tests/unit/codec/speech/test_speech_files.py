@@ -1,6 +1,7 @@
 """Speech encoders from files and folders, by language, and audio through them."""
 
 import json
+import warnings
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,8 @@ from largeconcept.codec.speech.files import (
 )
 from largeconcept.codec.speech.layouts import to_published
 from largeconcept.errors import CheckpointError, ConfigError, DataError, LanguageError
+
+pytestmark = pytest.mark.filterwarnings("ignore:The weights of SONAR")
 
 
 def write(path, seed=0, layout="fairseq2", **changes):
@@ -41,6 +44,7 @@ def audio():
 
 def test_encode_audio_is_features_through_the_network(audio):
     encoder = small_speech_encoder()
+    assert not encode_audio(encoder, audio).is_inference()
     with torch.no_grad():
         expected = torch.cat([encoder(log_mel(row)[None]) for row in audio])
     for budget in (1, 60, 4096):
@@ -97,15 +101,23 @@ def test_published_file(tmp_path, audio, layout):
     assert (loaded.language.flores, loaded.licence, loaded.dim) == ("zho_Hans", "CC-BY-NC-4.0", 32)
     assert not loaded.network.training
     torch.testing.assert_close(loaded.encode(audio), encode_audio(small_speech_encoder(), audio))
-    assert loaded.notice() == (
-        "SONAR's speech encoder for Chinese (Simplified): weights by Meta, CC-BY-NC-4.0 (no commercial use)"
-    )
+    assert loaded.title == "SONAR's speech encoder for Chinese (Simplified)"
+
+
+def test_the_licence_is_told_once(tmp_path, file):
+    """Of weights that are not free for every use, and of each language by itself."""
+    told = {"match": r"SONAR's speech encoder for Lithuanian are licensed CC-BY-NC-4\.0: not for commercial use"}
+    with pytest.warns(UserWarning, **told):
+        load_speech_encoder(write(tmp_path / "spenc.v5ap.lit.pt"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        load_speech_encoder(tmp_path / "spenc.v5ap.lit.pt")
+        load_speech_encoder(file)  # MIT
 
 
 def test_licence_and_language_follow_the_name(file, tmp_path):
     loaded = load_speech_encoder(file)
     assert (loaded.language.code, loaded.licence) == ("fra", "MIT")
-    assert "commercial use allowed" in loaded.notice()
     renamed = load_speech_encoder(write(tmp_path / "mine.pt"))
     assert (renamed.language, renamed.licence) == (None, "CC-BY-NC-4.0")
     assert load_speech_encoder(tmp_path / "mine.pt", lang="de").language.code == "deu"
@@ -248,6 +260,10 @@ def test_wrong_use_of_encoders(file, tmp_path, audio):
         SpeechEncoders({"fra": file, "fr": file})
     with pytest.raises(LanguageError, match="SONAR has no speech encoder"):
         SpeechEncoders({"dzo": file})
+    with pytest.raises(ConfigError, match="not a mapping"):
+        SpeechEncoders(str(file))
+    with pytest.raises(ConfigError, match="speech: fra: not a file"):
+        SpeechEncoders({"fra": 3})
     encoders = SpeechEncoders({"fra": file}, dim=1024)
     with pytest.raises(CheckpointError, match=r"another size; expected 1024; got 32"):
         encoders.encode(audio, "fra")

@@ -14,6 +14,7 @@ from largeconcept.codec.speech.layouts import (
     to_published,
 )
 from largeconcept.errors import CheckpointError, ConfigError, LanguageError
+from largeconcept.languages import flores
 
 # One of each kind, written out by hand: ours, fairseq2's, fairseq's.
 NAMES = """
@@ -215,6 +216,7 @@ def test_table_of_languages():
         assert language.name
         assert speech_language(language.flores) is language
         assert speech_language(code) is language
+        assert flores(code) == language.flores
     assert LANGUAGES["eng"].file == "spenc.eng.pt"
     assert LANGUAGES["kan"].address == "https://dl.fbaipublicfiles.com/SONAR/spenc.v5ap.kan.pt"
 
