@@ -250,7 +250,7 @@ def render_card(config: Mapping[str, Any], title: str) -> str:
     lines += ["```", "", "## Parts", "", "| part | type | fingerprint | from |", "|---|---|---|---|"]
     for half, known in config["stored"].items():
         source = config["sources"].get(half, {})
-        origin = f"`{source['file']}`, {source['layout']}, SHA-256 `{source['sha256']}`" if source else ""
+        origin = ", ".join(f"{key} `{value}`" for key, value in source.items())
         lines.append(f"| {half} | {known['dtype']} | `{known['fingerprint']}` | {origin} |")
     if config["space"]:
         lines += ["", f"Concept space: `{config['space']}`."]
