@@ -1,6 +1,6 @@
 """Features and conformer against transformers' classes of Seamless, with random weights. Needs transformers.
 
-pip install transformers && pytest -m slow tests/parity/test_speech_peer.py
+pip install transformers && pytest -m peer tests/parity/test_speech_peer.py
 """
 
 import pytest
@@ -10,7 +10,7 @@ from speech_small import chirp, small_speech_encoder, voice
 from largeconcept.codec.speech import conformer
 from largeconcept.codec.speech.features import log_mel
 
-pytestmark = pytest.mark.slow  # importing transformers alone takes long
+pytestmark = pytest.mark.peer
 
 
 @pytest.fixture(scope="module")
