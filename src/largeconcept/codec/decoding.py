@@ -83,6 +83,9 @@ def write_tokens(
         uniforms: (N, ``max_length``) numbers in [0, 1) that decide the draws instead of ``generator``. What a row
             becomes then depends on its own numbers alone, whatever is written beside it.
         forbidden: tokens that are never written.
+
+    Raises:
+        DataError: a sentence has scores that are not numbers.
     """
     if rows == 0:
         return []
@@ -100,7 +103,10 @@ def write_tokens(
             tokens = torch.multinomial(truncate(scores, options), 1, generator=generator).squeeze(1)
         else:
             tokens = draw(scores, options, uniforms[alive, step].to(scores.device))
-        ended = (tokens == state.end).cpu()  # the only wait for the device in a step
+        broken = scores.gather(1, tokens[:, None]).squeeze(1).isnan()
+        ended, nothing = torch.stack([tokens == state.end, broken]).cpu()  # the only wait for the device in a step
+        if bool(nothing.any()):
+            raise _not_numbers(int(alive[nothing][0]))
         if bool(ended.any()):
             lengths[alive[ended]] = step
             keep = (~ended).nonzero().squeeze(1)
@@ -149,9 +155,8 @@ def draw(scores: Tensor, options: SamplingOptions, uniforms: Tensor) -> Tensor:
         probability = probability.masked_fill(reached - probability >= options.top_p, 0.0)
         reached = probability.cumsum(dim=-1)
     goal = uniforms[:, None].double() * reached[:, -1:]
-    # Rounding must not lead past the tokens that may be drawn.
-    last = probability.gt(0).sum(dim=-1, keepdim=True) - 1
-    place = torch.searchsorted(reached, goal, right=True).minimum(last)
+    # What is cut off has no length and is never reached; the bound is for scores that are not numbers.
+    place = torch.searchsorted(reached, goal, right=True).clamp(max=reached.shape[-1] - 1)
     return order.gather(1, place).squeeze(1)
 
 
@@ -264,12 +269,16 @@ def beam_hypotheses(
     answer = found.best_first(length_penalty, prompt_length)
     for row, hypotheses in enumerate(answer):
         if not hypotheses:
-            raise DataError(
-                "the decoder's scores are not numbers",
-                where=f"sentence {row}",
-                hint="is the concept of the codec's space, and are the weights complete?",
-            )
+            raise _not_numbers(row)
     return answer
+
+
+def _not_numbers(row: int) -> DataError:
+    return DataError(
+        "the decoder's scores are not numbers",
+        where=f"sentence {row}",
+        hint="is the concept of the codec's space, and are the weights complete?",
+    )
 
 
 class _Found:

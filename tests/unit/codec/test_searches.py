@@ -145,3 +145,7 @@ def test_scores_that_are_not_numbers_name_the_sentence() -> None:
     made[1] = torch.nan
     with pytest.raises(DataError, match="sentence 1"):
         beam_search(TableState(made), 3, 4, 2)
+    with pytest.raises(DataError, match="sentence 1"):
+        write_tokens(TableState(made), 3, 4)
+    with pytest.raises(DataError, match="sentence 1"):
+        write_tokens(TableState(made), 3, 4, options=SamplingOptions(), uniforms=torch.rand(3, 4))

@@ -163,6 +163,11 @@ def test_a_long_text_is_cut_as_the_original_does_or_with_its_end() -> None:
         truncate_ids(ids, 1)
 
 
+def test_nul_is_a_space_and_half_a_pair_an_unknown_character(tokens: SonarTokenizer) -> None:
+    assert tokens.pieces(["old\x00tower"]) == tokens.pieces(["old tower"])
+    assert tokens.pieces(["old \ud800"]) == tokens.pieces(["old \ufffd"])
+
+
 def test_a_long_text_is_read_quickly(tokens: SonarTokenizer) -> None:
     assert len(tokens.pieces(["tower " * 20_000])[0]) > 20_000
 
