@@ -65,7 +65,7 @@ class SpeechLanguage(NamedTuple):
     @property
     def name(self) -> str:
         """In English."""
-        return language_name(self.flores)
+        return "Mandarin Chinese" if self.code == "cmn" else language_name(self.flores)
 
     @property
     def address(self) -> str:

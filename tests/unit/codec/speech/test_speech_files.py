@@ -101,7 +101,7 @@ def test_published_file(tmp_path, audio, layout):
     assert (loaded.language.flores, loaded.licence, loaded.dim) == ("zho_Hans", "CC-BY-NC-4.0", 32)
     assert not loaded.network.training
     torch.testing.assert_close(loaded.encode(audio), encode_audio(small_speech_encoder(), audio))
-    assert loaded.title == "SONAR's speech encoder for Chinese (Simplified)"
+    assert loaded.title == "SONAR's speech encoder for Mandarin Chinese"
 
 
 def test_the_licence_is_told_once(tmp_path, file):
