@@ -117,10 +117,10 @@ def write_wav(path: str | Path, audio: Audio) -> None:
     """
     path = wav_path(path)
     samples = audio.samples
-    if not np.isfinite(samples).all():
-        raise DataError("a sample is not finite", where="audio", got=f"sample {int(np.argmin(np.isfinite(samples)))}")
     if 2 * len(samples) > _WAV_ROOM:
         raise DataError("too long for a wav file", where=path, got=f"{audio.seconds:.0f} s")
+    if not np.isfinite(samples).all():
+        raise DataError("a sample is not finite", where="audio", got=f"sample {int(np.argmin(np.isfinite(samples)))}")
     whole = np.round(np.clip(samples, -1.0, 1.0) * 32767.0).astype("<i2")
     try:
         with atomic_path(path) as temporary, wave.open(str(temporary), "wb") as file:

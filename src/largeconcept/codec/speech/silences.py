@@ -24,6 +24,7 @@ _FRAMES_A_SECOND = 100
 _SILENT = 10**-9.0  # power, of ±1: a recording that never rises above holds nothing
 _DIGITAL = 10**-8.0  # share of the loudest: what is quieter is no background noise but the absence of sound
 _FLAT = 6.0  # dB between background and loudest, below which there is no telling noise from voice
+_VOICE = 10**-4.0  # share of the loudest that a voice does not sink below
 _RISE, _LEAST_RISE, _MOST_RISE = 0.3, 4.0, 15.0  # threshold above the background: share of those dB, least, most
 _SHORTEST_SOUND = 10  # frames: shorter ones between silences are clicks
 _QUIET_WINDOW = 15  # frames over which the quietest place of a long piece is looked for
@@ -80,7 +81,7 @@ def cut(
     if not len(samples):
         return []
     power = _power(samples)
-    longest = _frames(max_seconds)
+    longest = math.floor(max_seconds * _FRAMES_A_SECOND + 1e-6)
     runs = _joined(_runs(power > _threshold(power)), _frames(min_pause))
     runs = [(a, b) for a, b in runs if b - a >= _SHORTEST_SOUND]
     runs = _with_neighbours(runs, _frames(min_seconds), _frames(2 * min_pause), longest)
@@ -125,7 +126,10 @@ def _threshold(power: NDArray[np.float64]) -> NDArray[np.float64]:
         noise = float(np.quantile(audible, 0.05)) if len(audible) else loudest
         span = 10 * math.log10(loudest / noise)
         rise = min(max(_RISE * span, _LEAST_RISE), _MOST_RISE)
-        thresholds[first : first + step] = digital if span < _FLAT else noise * 10 ** (rise / 10)
+        threshold = digital if span < _FLAT else noise * 10 ** (rise / 10)
+        if len(audible) < 0.95 * len(around):  # pauses hold nothing, so what is quiet may well be voice
+            threshold = min(threshold, loudest * _VOICE)
+        thresholds[first : first + step] = threshold
     return thresholds
 
 
