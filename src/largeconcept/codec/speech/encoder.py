@@ -21,7 +21,7 @@ from largeconcept.codec.speech.conformer import Conformer
 from largeconcept.codec.speech.features import FEATURE_DIM, SAMPLE_RATE, log_mel, num_frames
 from largeconcept.codec.speech.pooler import AttentionPooler
 from largeconcept.config import Config
-from largeconcept.errors import DataError
+from largeconcept.errors import ConfigError, DataError
 
 MAX_SECONDS = 30.0
 """Length from which on an utterance is too long for one concept, by rule of thumb."""
@@ -152,9 +152,14 @@ def encode_audio(
 
     Raises:
         DataError: as :func:`largeconcept.codec.speech.features.log_mel`, naming the utterance; or one is too long.
+        ConfigError: a setting out of range.
     """
     if isinstance(audio, Tensor) or not isinstance(audio, Sequence):
         raise DataError("expected a list of utterances", where="audio", got=type(audio).__name__, hint="use [samples]")
+    if on_long not in ("warn", "error"):
+        raise ConfigError("unknown choice", where="on_long", got=on_long, expected="warn or error")
+    if batch_frames < 1:
+        raise ConfigError("out of range", where="batch_frames", got=batch_frames, expected="≥ 1")
     names = [f"audio[{i}]" for i in (range(len(audio)) if numbers is None else numbers)]
     frames = [num_frames(_samples(row)) for row in audio]
     too_long = [i for i, row in enumerate(audio) if _samples(row) > max_seconds * SAMPLE_RATE]

@@ -97,7 +97,8 @@ def log_mel(samples: Tensor) -> Tensor:
 def _check(samples: Tensor) -> None:
     expected = "(S,) floating numbers, mono at 16 kHz"
     if not isinstance(samples, Tensor):
-        raise DataError("not a tensor", where="audio", got=type(samples).__name__, expected=expected)
+        hint = "torch.from_numpy makes a tensor of an array"
+        raise DataError("not a tensor", where="audio", got=type(samples).__name__, expected=expected, hint=hint)
     if samples.ndim != 1:
         hint = "take the mean of the channels" if samples.ndim == 2 else None
         raise DataError("wrong shape", where="audio", got=tuple(samples.shape), expected=expected, hint=hint)

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from largeconcept.codec.sonar.files import Dtype, announce_licence, torch_dtype
+from largeconcept.codec.sonar.files import DTYPES, Dtype, announce_licence, torch_dtype
 from largeconcept.codec.speech.encoder import MAX_SECONDS, SonarSpeechEncoder, SonarSpeechEncoderConfig, encode_audio
 from largeconcept.codec.speech.layouts import (
     LANGUAGES,
@@ -106,7 +106,7 @@ def load_speech_encoder(
         path: a published file (``spenc.v3ap.fra.pt``, either layout; or its tensors in ``.safetensors``), or a folder
             of :func:`convert_speech_encoder`.
         lang: that it hears; by default what the name of the file, or the folder, says.
-        dtype: of the weights; ``auto`` keeps the stored one, the others leave BatchNorm's statistics in float32.
+        dtype: of the weights; ``auto`` is the stored one. BatchNorm's statistics are float32 in any case.
         device: where to put it.
         num_pooler_heads: see :func:`largeconcept.codec.speech.layouts.from_published`.
 
@@ -127,6 +127,9 @@ def load_speech_encoder(
         config, live = weights.config, weights.live
         language = language or language_of_file(path.name)
         licence, mark = _licence(path.name), None
+    if wanted is None:  # one type for all, which one that nobody computes with is not
+        stored = live["feature_projection.projection.weight"].dtype
+        wanted = stored if stored in DTYPES.values() else torch.float32
     with torch.device("meta"):
         network = SonarSpeechEncoder(config)
     network.load_state_dict({name: _cast(name, tensor, wanted) for name, tensor in live.items()}, assign=True)

@@ -388,10 +388,11 @@ def _layout(tensors: Mapping[str, Any], where: object) -> Layout:
 
 
 def _count(tensors: Mapping[str, Any], stack: str) -> int:
-    """Return one more than the highest index of a stack of layers."""
+    """Return one more than the highest index of a stack of layers, and no more than there are tensors at all."""
     start = len(stack) + 1
     numbers = {name[start:].partition(".")[0] for name in tensors if name.startswith(f"{stack}.")}
-    return max((int(number) for number in numbers if number.isdecimal()), default=-1) + 1
+    highest = max((int(number) for number in numbers if number.isdecimal() and len(number) < 9), default=-1)
+    return min(highest + 1, len(tensors))
 
 
 def _config(

@@ -87,6 +87,13 @@ def test_the_message_names_the_utterance(audio, bad, message):
         encode_audio(small_speech_encoder(), [audio[0], bad])
 
 
+def test_settings_out_of_range(audio):
+    with pytest.raises(ConfigError, match=r"on_long: unknown choice.*truncate"):
+        encode_audio(small_speech_encoder(), audio, on_long="truncate")
+    with pytest.raises(ConfigError, match="batch_frames: out of range"):
+        encode_audio(small_speech_encoder(), audio, batch_frames=0)
+
+
 def test_one_tensor_is_not_a_list(audio):
     with pytest.raises(DataError, match=r"list of utterances.*use \[samples\]"):
         encode_audio(small_speech_encoder(), audio[0])
@@ -180,6 +187,26 @@ def test_16_bit(file, tmp_path, audio, dtype):
     half, full = (json.loads((tmp_path / n / "config.json").read_text()) for n in ("half", "full"))
     assert half["fingerprint"] == full["fingerprint"]  # the same published weights
     assert load_speech_encoder(tmp_path / "half", dtype="float32").network.pooler.token.dtype == torch.float32
+
+
+def test_types_that_are_mixed_or_not_computed_with(tmp_path, audio):
+    """The network computes in one type; converting keeps every tensor as it was published."""
+    tensors = to_published(small_speech_encoder().state_dict())
+    expected = encode_audio(small_speech_encoder(), audio)
+    first = "encoder_frontend.model_dim_proj.weight"
+    for changed, wanted in (
+        ({name: t.half() for name, t in tensors.items() if "ffn1" in name}, torch.float32),
+        ({name: t.double() for name, t in tensors.items() if t.is_floating_point()}, torch.float32),
+        ({first: tensors[first].bfloat16()}, torch.bfloat16),
+    ):
+        torch.save({"model": tensors | changed}, tmp_path / "spenc.eng.pt")
+        loaded = load_speech_encoder(tmp_path / "spenc.eng.pt")
+        assert {p.dtype for p in loaded.network.parameters()} == {wanted}
+        assert {b.dtype for b in loaded.network.buffers()} == {torch.float32}
+        assert torch.nn.functional.cosine_similarity(loaded.encode(audio), expected).min() > 0.999
+        convert_speech_encoder(tmp_path / "spenc.eng.pt", tmp_path / "folder")
+        back = export_speech_encoder(tmp_path / "folder", tmp_path / "back.pt")
+        assert {name: t.dtype for name, t in back.items()} == {n: t.dtype for n, t in (tensors | changed).items()}
 
 
 def test_language_is_needed_to_convert(tmp_path):

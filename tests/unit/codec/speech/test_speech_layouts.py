@@ -187,6 +187,15 @@ def test_wrong_files(data, message):
         from_published(data, where="spenc.pt")
 
 
+def test_a_layer_of_an_absurd_number():
+    """Names are not trusted: such a file must not make as many layers."""
+    data = published("fairseq2")
+    data["model"]["encoder.layers.99999999.layer_norm.weight"] = torch.zeros(1)
+    data["model"]["encoder.layers.9999999999999999999.layer_norm.weight"] = torch.zeros(1)
+    with pytest.raises(CheckpointError, match="weights are missing"):
+        from_published(data)
+
+
 def test_no_layers():
     data = published("fairseq2")
     data["model"] = {n: t for n, t in data["model"].items() if not n.startswith("encoder_pooler.decoder.layers.")}
