@@ -58,3 +58,82 @@ def meta_lcm_export(
     echo(f"{out}: {len(weights)} tensors, {size:,} numbers; configuration {Path(out).with_suffix('.json')}")
     if drawn:
         log(f"{len(drawn)} dead weights were drawn, as none were kept: {', '.join(drawn)}")
+
+
+def sonar(
+    out: Annotated[str, typer.Option("--out", help="Folder to write; a codec that --codec FOLDER loads.")],
+    place: Annotated[
+        str | None,
+        typer.Argument(help="A folder with SONAR's files, of Meta or Hugging Face, or an id on the hub (org/name)."),
+    ] = None,
+    encoder: Annotated[str | None, typer.Option("--encoder", help="The text encoder: file, folder or id.")] = None,
+    decoder: Annotated[str | None, typer.Option("--decoder", help="The text decoder: file, folder or id.")] = None,
+    spm: Annotated[str | None, typer.Option("--spm", help="The SentencePiece file.")] = None,
+    speech: Annotated[
+        list[str] | None, typer.Option("--speech", metavar="LANG=FILE", help="A speech encoder; may be repeated.")
+    ] = None,
+    dtype: Annotated[
+        str, typer.Option("--dtype", help="Type to store the weights in: auto, float32, bfloat16 or float16.")
+    ] = "auto",
+    heads: Annotated[
+        int | None,
+        typer.Option("--heads", min=1, help="Attention heads of networks of another than the released size."),
+    ] = None,
+) -> None:
+    """Turn SONAR's published weights into a codec of our own.
+
+    Reads Meta's .pt files in both layouts and models of Hugging Face; writes safetensors, the licence, and a
+    fingerprint of the concept space, which a copy in 16 bits keeps.
+    """
+    from typing import cast
+
+    from largeconcept.codec.sonar.files import Dtype
+    from largeconcept.convert.sonar import convert
+    from largeconcept.errors import ConfigError
+
+    heard = {}
+    for one in speech or ():
+        lang, equals, file = one.partition("=")
+        if not equals or not lang or not file:
+            raise ConfigError(
+                "not a speech encoder", where="--speech", got=one, expected="LANG=FILE, as eng=spenc.eng.pt"
+            )
+        if lang in heard:
+            raise ConfigError("two speech encoders for one language", where="--speech", got=lang)
+        heard[lang] = file
+    config = convert(
+        out,
+        place,
+        encoder=encoder,
+        decoder=decoder,
+        spm=spm,
+        speech=heard,
+        dtype=cast(Dtype, dtype),
+        num_heads=heads,
+    )
+    for half, known in config["stored"].items():
+        sizes = config[half]
+        echo(f"{out}: {half}, {sizes['num_layers']} layers of width {sizes['width']}, {known['dtype']}")
+    for code, known in config["speech"].items():
+        echo(f"{out}: speech encoder for {code}, {known['licence']}")
+    if config["space"] is not None:
+        echo(f"{out}: concept space {config['space']}")
+
+
+def sonar_export(
+    folder: Annotated[str, typer.Argument(help="A converted SONAR.")],
+    out: Annotated[str, typer.Argument(help="Folder to write.")],
+    layout: Annotated[
+        str, typer.Option("--layout", help="fairseq2 or fairseq, for Meta's code, or huggingface.")
+    ] = "fairseq2",
+) -> None:
+    """Write SONAR's text encoder and decoder in a published layout.
+
+    Unless they were converted to 16 bits, the tensors are exactly the published ones.
+    """
+    from typing import cast
+
+    from largeconcept.convert.sonar import ExportLayout, export
+
+    for path in export(folder, out, cast(ExportLayout, layout)).values():
+        echo(str(path))

@@ -84,6 +84,11 @@ VERBS: Table = {
                 "largeconcept.cli.convert:meta_lcm_export",
                 "Write a model in the layout of Meta's LCM.",
             ),
+            "sonar": ("largeconcept.cli.convert:sonar", "Turn SONAR's published weights into a codec of our own."),
+            "sonar-export": (
+                "largeconcept.cli.convert:sonar_export",
+                "Write SONAR's text encoder and decoder in a published layout.",
+            ),
         },
     ),
     "recipes": (
