@@ -72,8 +72,12 @@ VERBS: Table = {
     ),
     "train": ("largeconcept.cli.train:train", "Train a concept model from a recipe or a configuration file."),
     "eval": (
-        "Judge concept models.",
-        {"run": ("largeconcept.cli.evaluate:run", "Measure next-concept prediction beside its baselines.")},
+        "Judge concept models, translations and sentences.",
+        {
+            "run": ("largeconcept.cli.evaluate:run", "Measure next-concept prediction beside its baselines."),
+            "blaser": ("largeconcept.cli.judge:blaser", "Judge translations with BLASER 2.0, on concepts of SONAR."),
+            "mutox": ("largeconcept.cli.judge:mutox", "Judge how toxic sentences are, on concepts of SONAR."),
+        },
     ),
     "export": ("largeconcept.cli.export:export", "Turn a training run into a saved pipeline."),
     "convert": (
