@@ -109,6 +109,17 @@ def test_a_failure_in_the_library_is_an_error_here(synthesizer, monkeypatch, tmp
             synthesizer.speak("It is.", "eng_Latn")
 
 
+def test_what_the_other_process_writes(synthesizer, monkeypatch, tmp_path):
+    monkeypatch.setattr(espeak, "_WORKER", tmp_path / "worker.py")
+    write = "import sys; sys.stdout.buffer.write((8000).to_bytes(4, 'little') + bytes([0, 64, 0, 128])); sys.exit({})"
+    (tmp_path / "worker.py").write_text(write.format(0))
+    audio = synthesizer.speak("It is.", "eng_Latn")
+    assert (audio.rate, audio.samples.tolist()) == (8000, [0.5, -1.0])
+    (tmp_path / "worker.py").write_text(write.format(1))  # it was ended in the middle
+    with pytest.raises(DataError, match=r"exit status 1"):
+        synthesizer.speak("It is.", "eng_Latn")
+
+
 def test_a_library_that_does_not_answer(synthesizer, monkeypatch):
     def stuck(*_, **keywords):
         raise subprocess.TimeoutExpired("espeak", keywords["timeout"])
