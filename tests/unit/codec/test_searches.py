@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from largeconcept.codec import decoding
 from largeconcept.codec.decoding import SamplingOptions, beam_hypotheses, beam_search, write_tokens
 from largeconcept.errors import DataError
 
@@ -110,6 +111,14 @@ def test_finished_sentences_leave() -> None:
     write_tokens(state, 8, 12)
     assert state.sizes[0] == 8
     assert state.sizes[-1] < 8
+
+
+def test_groups_of_rows_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = tables(7, 9, 3, 0.5)
+    beams, greedy = beam_hypotheses(TableState(made), 7, 9, 3), write_tokens(TableState(made), 7, 9)
+    monkeypatch.setattr(decoding, "_IN_CACHE", 4 * SIZE)
+    assert beam_hypotheses(TableState(made), 7, 9, 3) == beams
+    assert write_tokens(TableState(made), 7, 9) == greedy
 
 
 def test_greedy_and_samples_on_a_table() -> None:

@@ -112,9 +112,11 @@ class WritingState:
         return -token_cross_entropy(self._prompt, self._decoder.embed_tokens.weight, self._languages)[0]
 
     def scores(self) -> Tensor:
-        """Return (R, V) float32 scores of the next token."""
+        """Return (R, V) scores of the next token, in the weights' type."""
         hidden = self._decoder.step(self._input, self._cache)
-        return self._decoder.logits(hidden) if self._parts is None else self._parts.scores(hidden)
+        if self._parts is None:
+            return F.linear(hidden, self._decoder.embed_tokens.weight)
+        return self._parts.scores(hidden)
 
     def feed(self, tokens: Tensor) -> None:
         """Take the (R,) tokens written last."""
@@ -148,10 +150,10 @@ class _Parts:
     def scores(self, hidden: Tensor) -> Tensor:
         """Scores of the ids of each row's own list, and ``-inf`` behind its end."""
         if len(self._tables) == 1:
-            return F.linear(hidden, self._tables[0]).float()
-        out = hidden.new_full((len(hidden), self._columns), -torch.inf, dtype=torch.float32)
+            return F.linear(hidden, self._tables[0])
+        out = hidden.new_full((len(hidden), self._columns), -torch.inf)
         for rows, table in zip(self._rows, self._tables, strict=True):
-            out[rows, : len(table)] = F.linear(hidden[rows], table).float()
+            out[rows, : len(table)] = F.linear(hidden[rows], table)
         return out
 
     def ids(self, tokens: Tensor) -> Tensor:

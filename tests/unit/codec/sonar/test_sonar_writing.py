@@ -6,6 +6,7 @@ import pytest
 import torch
 from sonar_small import TEXT, small_decoder, small_tokenizer
 
+from largeconcept.codec import decoding
 from largeconcept.codec.decoding import SamplingOptions, beam_hypotheses, draw, truncate, write_tokens
 from largeconcept.codec.sonar.network import SonarDecoder
 from largeconcept.codec.sonar.tokenizer import BOS, EOS, PAD, UNK
@@ -122,7 +123,7 @@ def test_the_end_comes_at_the_bound(decoder: SonarDecoder, concepts: torch.Tenso
 def test_padding_never_and_unknown_pieces_only_if_allowed(concepts: torch.Tensor) -> None:
     loud = small_decoder(4)
     with torch.no_grad():
-        loud.embed_tokens.weight[[PAD, UNK]] = loud.embed_tokens.weight[[40, 41]] * 4
+        loud.embed_tokens.weight[[PAD, UNK]] = 5 * loud.layer_norm.bias  # their scores are mostly high
     for method in ("greedy", "beam", "sample"):
         strict = write(loud, concepts, LANGUAGES, options(method=method, seed=0))
         open_ = write(loud, concepts, LANGUAGES, options(method=method, seed=0, forbid_unknown=False))
@@ -165,6 +166,20 @@ def test_draws_have_the_distribution_they_should(chosen: SamplingOptions) -> Non
     shares = torch.bincount(drawn, minlength=6) / count
     expected = truncate(scores, chosen)[0]
     torch.testing.assert_close(shares, expected / expected.sum(), atol=1.5 / count, rtol=0)
+
+
+def test_draws_from_many_tokens_are_those_from_all_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    scores = 2 * torch.randn(60, 900, generator=torch.Generator().manual_seed(0))
+    scores[7] = 0  # flat: the first 256 tokens are not enough
+    line = torch.rand(60, generator=torch.Generator().manual_seed(1))
+    for chosen in (SamplingOptions(top_p=0.6), SamplingOptions(top_p=0.99), SamplingOptions(top_k=500, top_p=0.9)):
+        few = draw(scores, chosen, line)
+        monkeypatch.setattr(decoding, "_IN_CACHE", 7 * 900)
+        assert torch.equal(draw(scores, chosen, line), few)
+        monkeypatch.setattr(decoding, "_LIKELY", 900)
+        assert torch.equal(draw(scores[:7], chosen, line[:7]), few[:7])
+        assert (truncate(scores, chosen).gather(1, few[:, None]) > 0).all()
+        monkeypatch.undo()
 
 
 def test_draws_at_the_edges_stay_inside() -> None:
