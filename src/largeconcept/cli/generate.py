@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -31,6 +32,10 @@ Lang = Annotated[
 ]
 MaxConcepts = Annotated[int | None, typer.Option("--max-concepts", "-n", min=1, help="Sentences to write at most.")]
 Seed = Annotated[int | None, typer.Option("--seed", help="Of the noise; equal seeds give equal texts.")]
+OtherCodec = Annotated[
+    str | None,
+    typer.Option("--codec", "-c", help="A codec to use instead of the stored one, of the same concept space."),
+]
 Options = Annotated[
     list[str] | None,
     typer.Option("--option", "-o", help="A generation option, as guidance_scale=3; may be repeated."),
@@ -41,6 +46,7 @@ def generate(
     inputs: Inputs = None,
     text: Texts = None,
     pipeline: PipelinePath = None,
+    codec: OtherCodec = None,
     max_concepts: MaxConcepts = None,
     lang: Lang = None,
     input_lang: InputLang = None,
@@ -64,7 +70,7 @@ def generate(
 ) -> None:
     """Continue texts, concept by concept; with --plan, paragraph by paragraph."""
     options = {**key_values(option), "max_concepts": max_concepts, "lang": lang, "seed": seed}
-    work = _Work(inputs, text, input_lang, lang, pipeline, device, beams, speak, voice)
+    work = _Work(inputs, text, input_lang, lang, _opener(pipeline, codec, device), beams, speak, voice)
     if plan or plans:
         given = [plans] * len(work.documents) if plans else None
         planned = work.pipeline.plan(work.documents, plans=given, decoding=work.decoding, **options)
@@ -78,6 +84,7 @@ def summarize(
     inputs: Inputs = None,
     text: Texts = None,
     pipeline: PipelinePath = None,
+    codec: OtherCodec = None,
     ratio: Annotated[float, typer.Option("--ratio", help="Sentences of the summary for one of the text.")] = 0.2,
     max_concepts: MaxConcepts = None,
     lang: Lang = None,
@@ -92,7 +99,7 @@ def summarize(
 ) -> None:
     """Shorten texts with an instruction-tuned model."""
     options = {**key_values(option), "max_concepts": max_concepts, "lang": lang, "seed": seed}
-    work = _Work(inputs, text, input_lang, lang, pipeline, device, beams, speak, voice)
+    work = _Work(inputs, text, input_lang, lang, _opener(pipeline, codec, device), beams, speak, voice)
     work.finish(work.pipeline.summarize(work.documents, ratio=ratio, decoding=work.decoding, **options), json)
 
 
@@ -100,6 +107,7 @@ def expand(
     inputs: Inputs = None,
     text: Texts = None,
     pipeline: PipelinePath = None,
+    codec: OtherCodec = None,
     ratio: Annotated[float, typer.Option("--ratio", help="Sentences to write for one of the summary.")] = 4.0,
     max_concepts: MaxConcepts = None,
     lang: Lang = None,
@@ -114,7 +122,7 @@ def expand(
 ) -> None:
     """Write longer texts from summaries with an instruction-tuned model."""
     options = {**key_values(option), "max_concepts": max_concepts, "lang": lang, "seed": seed}
-    work = _Work(inputs, text, input_lang, lang, pipeline, device, beams, speak, voice)
+    work = _Work(inputs, text, input_lang, lang, _opener(pipeline, codec, device), beams, speak, voice)
     work.finish(work.pipeline.expand(work.documents, ratio=ratio, decoding=work.decoding, **options), json)
 
 
@@ -131,15 +139,14 @@ class _Work:
         texts: list[str] | None,
         input_lang: str | None,
         lang: str | None,
-        pipeline: str | None,
-        device: str | None,
+        load: Callable[[], ConceptPipeline],
         beams: int,
         speak: str | None,
         voice: str | None,
     ) -> None:
         self.decoding = {"num_beams": beams}
         self._speaker = speaker(speak, voice, [lang])
-        self._load = cache(lambda: _pipeline(pipeline, device))
+        self._load = load
         listen = listener(lambda: self.pipeline.codec, input_lang, beams)
         self.documents = read_inputs(inputs, texts, input_lang, listen)
         if self._speaker is not None and lang is None:
@@ -160,10 +167,16 @@ class _Work:
         self.say([one.sentences for one in outputs], [one.lang for one in outputs])
 
 
-def _pipeline(path: str | None, device: str | None) -> ConceptPipeline:
-    from largeconcept.generate.pipeline import ConceptPipeline
+def _opener(path: str | None, codec: str | None, device: str | None) -> Callable[[], ConceptPipeline]:
+    """Return a function that opens the pipeline the first time that it is called."""
 
-    return ConceptPipeline.from_pretrained(path, device=device)
+    @cache
+    def load() -> ConceptPipeline:
+        from largeconcept.generate.pipeline import ConceptPipeline
+
+        return ConceptPipeline.from_pretrained(path, codec=codec, device=device)
+
+    return load
 
 
 def _print(

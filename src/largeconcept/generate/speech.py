@@ -55,7 +55,7 @@ def hear(
         codec: one that has a speech encoder for the language.
         lang: the language spoken; may be left out where the codec hears one only.
         transcribe: write what was understood, in the language spoken, into the Document's sentences; else, or if the
-            codec cannot write the language, they are empty.
+            codec cannot write it, they are empty.
         decoding: options for writing it.
         lengths: of the pieces, as :func:`~largeconcept.codec.speech.silences.cut` takes them.
 
@@ -85,7 +85,8 @@ def hear(
     concepts = cast(HearingCodec, codec).encode_speech(utterances, key).detach().float().cpu()
     check_concepts(concepts, codec.dim)
     sentences = [""] * len(pieces)
-    if transcribe and code in codec.languages:
+    writes = code in codec.languages and getattr(codec, "decoder", codec) is not None
+    if transcribe and writes:
         sentences = codec.decode(concepts, code, **options.model_dump())
     return Document(
         id=str(path),
