@@ -1,6 +1,7 @@
 """What the original SONAR answered (tests/parity/sonar/make_fixtures.py), and our networks with its weights."""
 
 import functools
+import gzip
 import json
 from pathlib import Path
 
@@ -31,9 +32,9 @@ def weights(name: str, prefix: str) -> dict[str, torch.Tensor]:
     return found
 
 
-def half_file(prefix: str) -> dict[str, dict[str, torch.Tensor]]:
+def half_file(prefix: str, name: str = "network") -> dict[str, dict[str, torch.Tensor]]:
     """What one of Meta's files of a text network holds; its output matrix is the table, under two names."""
-    model = weights("network", prefix)
+    model = weights(name, prefix)
     if prefix.startswith("decoder"):
         model["final_proj.weight"] = model["decoder_frontend.embed.weight"]
     return {"model": model}
@@ -56,6 +57,11 @@ def decoder(number: int = 0) -> SonarDecoder:
     network = SonarDecoder(config_of(found, "fixture", num_heads=HEADS, max_tokens=MAX_TOKENS))
     load_strict(network, found.live, "fixture")
     return network.eval().requires_grad_(False)
+
+
+def tokenizer_model() -> bytes:
+    """The SentencePiece file."""
+    return gzip.decompress((FOLDER / "tokenizer.model.gz").read_bytes())
 
 
 @functools.cache

@@ -10,7 +10,7 @@ DATA = sonar_original.records("tokenizer")
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return SonarTokenizer.from_file(sonar_original.FOLDER / "tokenizer.model")
+    return SonarTokenizer(sonar_original.tokenizer_model())
 
 
 @pytest.mark.parametrize("record", DATA["texts"], ids=lambda record: ascii(record["text"])[:30])

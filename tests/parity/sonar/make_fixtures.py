@@ -11,7 +11,7 @@ system must have libsndfile1):
 and without the native half of fairseq2: install both packages with ``--no-deps`` and then what they import, and put a
 package ``fairseq2n`` into the environment whose ``__init__.py`` holds ``DOC_MODE = True``, ``__version__ = "0.5.2"``
 and functions ``torch_version``, ``torch_variant``, ``supports_image``, ``supports_cuda`` and ``cuda_version``.
-``tokenizer`` and ``filterbank`` are native code and need the whole.
+``tokenizer``, ``pipelines`` and ``filterbank`` are native code and need the whole.
 
 Weights are drawn in float32 and rounded to values that float16 holds, so the files are half the size and still exact.
 No weight is left neutral: norms, biases and running statistics are drawn too. No trained weight is in these files.
@@ -19,10 +19,12 @@ No weight is left neutral: norms, biases and running statistics are drawn too. N
 
 from __future__ import annotations
 
+import gzip
 import itertools
 import json
 import math
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -87,13 +89,13 @@ def stored(module: torch.nn.Module, prefix: str) -> dict[str, torch.Tensor]:
     return kept
 
 
-def text_encoder(seed: int) -> torch.nn.Module:
+def text_encoder(seed: int, vocab: int = VOCAB, max_tokens: int = MAX_TOKENS, layers: int = LAYERS) -> torch.nn.Module:
     config = SonarTextEncoderConfig(
         model_dim=WIDTH,
-        max_seq_len=MAX_TOKENS - 2,
-        vocab_info=VocabularyInfo(size=VOCAB, unk_idx=1, bos_idx=2, eos_idx=3, pad_idx=1),
-        num_encoder_layers=LAYERS,
-        num_decoder_layers=LAYERS,
+        max_seq_len=max_tokens - 2,
+        vocab_info=VocabularyInfo(size=vocab, unk_idx=1, bos_idx=2, eos_idx=3, pad_idx=1),
+        num_encoder_layers=layers,
+        num_decoder_layers=layers,
         num_encoder_attn_heads=HEADS,
         num_decoder_attn_heads=HEADS,
         ffn_inner_dim=FFN,
@@ -105,11 +107,11 @@ def text_encoder(seed: int) -> torch.nn.Module:
     return model
 
 
-def text_decoder(seed: int) -> torch.nn.Module:
+def text_decoder(seed: int, vocab: int = VOCAB, max_tokens: int = MAX_TOKENS, layers: int = LAYERS) -> torch.nn.Module:
     config = SonarTextDecoderConfig(
         model_dim=WIDTH,
-        max_seq_len=MAX_TOKENS,
-        vocab_info=VocabularyInfo(size=VOCAB, unk_idx=1, bos_idx=2, eos_idx=3, pad_idx=1),
+        max_seq_len=max_tokens,
+        vocab_info=VocabularyInfo(size=vocab, unk_idx=1, bos_idx=2, eos_idx=3, pad_idx=1),
         activation_fn="ReLU",
         no_scale_embedding=False,
         no_token_positional_embeddings=False,
@@ -118,8 +120,8 @@ def text_decoder(seed: int) -> torch.nn.Module:
         attention_dropout_p=0.1,
         activation_dropout_p=0.1,
         normalize_before=True,
-        num_encoder_layers=LAYERS,
-        num_decoder_layers=LAYERS,
+        num_encoder_layers=layers,
+        num_decoder_layers=layers,
         num_encoder_attn_heads=HEADS,
         num_decoder_attn_heads=HEADS,
         ffn_inner_dim=FFN,
@@ -160,8 +162,8 @@ def network() -> None:
     logits = decoder(source, BatchLayout.of(source), texts, BatchLayout.of(texts))
     tensors["concepts"], tensors["texts"], tensors["logits"] = concepts, texts, logits
     steps = torch.tensor([0, 1, 2, 100, 511, 513])
-    zeros = torch.zeros(1, 514, 1024)
-    sinusoids = SinusoidalPositionEncoder(1024, 514, _legacy_pad_idx=1)(zeros, BatchLayout.of(zeros))
+    zeros = torch.zeros(1, 514, 128)
+    sinusoids = SinusoidalPositionEncoder(128, 514, _legacy_pad_idx=1)(zeros, BatchLayout.of(zeros))
     tensors["steps"], tensors["sinusoids"] = steps, sinusoids[0, steps].clone()
     save_file(tensors, FOLDER / "network.safetensors")
 
@@ -363,21 +365,29 @@ STRINGS = (
 )
 
 
-def tokenizer() -> None:
-    """Ids and texts of the native tokenizer, around a SentencePiece model that is trained here and stored."""
-    import sentencepiece
+def native_tokenizer():
+    """The native tokenizer around a SentencePiece model that is trained here and stored, and the languages."""
+    import sonar
     from fairseq2.models.nllb.tokenizer import NllbTokenizerConfig, load_nllb_tokenizer
     from ruamel.yaml import YAML
 
     sys.path.insert(0, str(FOLDER.parents[1]))
-    import sonar
     from sonar_small import small_tokenizer_model
 
     card = next((Path(sonar.__path__[0]) / "cards").glob("text_sonar_basic_encoder.yaml"))
     languages = next(YAML(typ="safe").load_all(card.read_text()))["tokenizer_config"]["_set_"]["langs"]
-    path = FOLDER / "tokenizer.model"
-    path.write_bytes(small_tokenizer_model())
-    native = load_nllb_tokenizer(path, NllbTokenizerConfig(langs=languages, default_lang="eng_Latn"))
+    model = small_tokenizer_model()
+    # Most of the file is a table of nmt_nfkc; packed, with no time in the header, so that it is the same each time.
+    (FOLDER / "tokenizer.model.gz").write_bytes(gzip.compress(model, mtime=0))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "tokenizer.model"
+        path.write_bytes(model)
+        return load_nllb_tokenizer(path, NllbTokenizerConfig(langs=languages, default_lang="eng_Latn")), languages
+
+
+def tokenizer() -> None:
+    """Ids and texts of the native tokenizer."""
+    native, languages = native_tokenizer()
     info = native.vocab_info
     records = []
     for number, text in enumerate(STRINGS):
@@ -393,9 +403,8 @@ def tokenizer() -> None:
     for length in (1, 3, 8, 20):
         ids = torch.randint(0, info.size, (length,), generator=generator).tolist()
         decoded.append({"ids": ids, "text": str(decoder(torch.tensor(ids)))})
-    pieces = sentencepiece.SentencePieceProcessor(model_file=str(path)).GetPieceSize()
     data = {
-        "pieces": pieces,
+        "pieces": info.size - 1 - len(languages) - 3,
         "size": info.size,
         "special": {"pad": info.pad_idx, "unk": info.unk_idx, "bos": info.bos_idx, "eos": info.eos_idx},
         "languages": {code: native.create_encoder(lang=code)("").tolist()[0] for code in languages},
@@ -403,6 +412,36 @@ def tokenizer() -> None:
         "decoded": decoded,
     }
     (FOLDER / "tokenizer.json").write_text(json.dumps(data, ensure_ascii=True, separators=(",", ":")) + "\n")
+
+
+@torch.inference_mode()
+def pipelines() -> None:
+    """Texts to embeddings and embeddings to texts, through the original's own pipelines."""
+    from sonar.inference_pipelines.text import EmbeddingToTextModelPipeline, TextToEmbeddingModelPipeline
+
+    native, _ = native_tokenizer()
+    vocab = native.vocab_info.size
+    encoder, decoder = text_encoder(600, vocab, 514, 1), text_decoder(601, vocab, 512, 1)
+    reader = TextToEmbeddingModelPipeline(encoder, native)
+    writer = EmbeddingToTextModelPipeline(decoder, native)
+    tensors = stored(encoder, "encoder") | stored(decoder, "decoder")
+    texts = [*(text for text in STRINGS if text.strip()), "Tim ran after the ball. " * 60]
+    for language in ("eng_Latn", "zho_Hant"):
+        tensors[f"embeddings/{language}"] = reader.predict(texts, source_lang=language, batch_size=4)
+    written = []
+    for row, embedding in enumerate(tensors["embeddings/eng_Latn"]):
+        for beams, max_total in ((1, 12), (5, 24), (3, 60)):
+            language = ("fra_Latn", "zul_Latn")[row % 2]
+            settings = {"beam_size": beams, "max_seq_len": max_total, "unk_penalty": math.inf}
+            algorithm = WatchfulAlgorithm()
+            text = writer.predict(embedding[None], target_lang=language, algo=algorithm, **settings)[0]
+            if algorithm.gap > LEAST_GAP:
+                one = {"row": row, "language": language, "beams": beams, "max_total": max_total, "text": str(text)}
+                written.append(one)
+    save_file(tensors, FOLDER / "pipelines.safetensors")
+    data = json.dumps({"texts": texts, "written": written}, separators=(",", ":"))
+    (FOLDER / "pipelines.json").write_text(data + "\n")
+    print(len(written), "texts written")
 
 
 def signals() -> dict[str, np.ndarray]:
@@ -444,7 +483,7 @@ def filterbank() -> None:
     save_file(tensors, FOLDER / "filterbank.safetensors")
 
 
-PARTS = {part.__name__: part for part in (network, beams, speech, judges, tokenizer, filterbank)}
+PARTS = {part.__name__: part for part in (network, beams, speech, judges, tokenizer, pipelines, filterbank)}
 
 
 def main() -> None:
