@@ -340,6 +340,14 @@ def check_shapes(
     Raises:
         CheckpointError: a weight is missing, unexpected, of another shape or not of floating type.
     """
+    # A configuration from a file is not trusted: nothing is built that is larger than the weights.
+    largest = max((size for tensor in live.values() for size in tensor.shape), default=0)
+    bounds = {"num_layers": len(live), "num_pooler_layers": len(live)}
+    bounds |= dict.fromkeys(("model_dim", "ffn_dim", "kernel_size", "pooler_ffn_dim", "concept_dim"), largest)
+    for name, bound in bounds.items():
+        if getattr(config, name) > bound:
+            problem = "the configuration does not belong to the weights"
+            raise CheckpointError(problem, where=f"{where}: {name}", expected=f"≤ {bound}", got=getattr(config, name))
     with torch.device("meta"):
         wanted = SonarSpeechEncoder(config).state_dict()
     missing = [name for name in wanted if name not in live]

@@ -245,6 +245,9 @@ def test_bad_folders(tmp_path, file):
         ({"format_version": 99}, "newer version"),
         ({"lang": "xxx"}, "not a language"),
         ({"network": {**known["network"], "ffn_dim": 47}}, "another shape"),
+        ({"network": {**known["network"], "num_layers": 10**9}}, "num_layers: the configuration does not belong"),
+        ({"network": {**known["network"], "model_dim": 2**40}}, "model_dim: the configuration does not belong"),
+        ({"network": {**known["network"], "num_layers": 3}}, "weights are missing"),
     ):
         (folder / "config.json").write_text(json.dumps({**known, **change}))
         with pytest.raises(CheckpointError, match=message):
