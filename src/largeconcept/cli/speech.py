@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from largeconcept.cli.common import log
-from largeconcept.errors import ConfigError
+from largeconcept.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from largeconcept.codec.speech.synthesis import Synthesizer
@@ -94,13 +94,20 @@ class Speaker:
         """Speak texts (or their sentences), each in its language, and log the files.
 
         Raises:
-            DataError: there is nothing to speak in a text, or a file cannot be written.
+            DataError: there is nothing to speak in a text, or a file cannot be written; the others are written first.
         """
         from largeconcept.codec.speech.audio import write_wav
         from largeconcept.generate.speech import speak
 
+        failed: DataError | None = None
         for number, (text, lang) in enumerate(zip(texts, languages, strict=True), 1):
             path = self.path.with_stem(f"{self.path.stem}-{number}") if len(texts) > 1 else self.path
-            audio = speak(text, lang, synthesizer=self.synthesizer)
-            write_wav(path, audio)
-            log(f"{path}: {audio.seconds:.1f} s of speech")
+            try:
+                audio = speak(text, lang, synthesizer=self.synthesizer)
+                write_wav(path, audio)
+            except DataError as error:
+                failed = failed or error
+            else:
+                log(f"{path}: {audio.seconds:.1f} s of speech")
+        if failed is not None:
+            raise failed
