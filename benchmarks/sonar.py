@@ -27,7 +27,7 @@ import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -200,9 +200,7 @@ def their_decode(theirs: Any, concepts: Tensor, language: int, wanted: list[int]
             max_length=writing.PROMPT + max(lengths) + 1,
             logits_processor=LogitsProcessorList([End(lengths)]),
         )
-        found += [
-            row[writing.PROMPT : writing.PROMPT + n].tolist() for row, n in zip(out.cpu(), lengths, strict=True)
-        ]
+        found += [row[writing.PROMPT : writing.PROMPT + n].tolist() for row, n in zip(out.cpu(), lengths, strict=True)]
     return found
 
 
@@ -218,7 +216,7 @@ def end_by_length(scores: Tensor, end: int, due: Tensor) -> None:
 class Ending(writing.WritingState):
     """The library's state, with sentences ended at the wanted lengths."""
 
-    wanted_of: dict[bytes, int] = {}
+    wanted_of: ClassVar[dict[bytes, int]] = {}
 
     def __init__(self, decoder: SonarDecoder, concepts_NC: Tensor, *rest: Any) -> None:
         super().__init__(decoder, concepts_NC, *rest)
@@ -341,7 +339,7 @@ def measure_encode(
     ours: dict[str, tuple[Callable[[], object], int]] = {}
     for dtype in dtypes:
         if dtype != torch.float32:
-            twin = SonarEncoder(SonarEncoderConfig(num_layers=0 + layers))
+            twin = SonarEncoder(SonarEncoderConfig(num_layers=layers))
             twin = twin.to(dtype)
             twin.load_state_dict({k: v.to(dtype) for k, v in encoder.state_dict().items()})
             encoder_here = twin.eval().requires_grad_(False)
@@ -400,10 +398,10 @@ def measure_decode(
             dtype = half.embed_tokens.weight.dtype
             theirs = hugging_face_decoder(half)
 
-            def baseline(t: Any = theirs, n: int = block) -> list[list[int]]:
+            def baseline(t: Any = theirs, n: int = block, beams: int = beams) -> list[list[int]]:
                 return their_decode(t, concepts[:n], language, wanted, beams)
 
-            def write(h: Any = half, n: int = count, some: Any = None) -> list[list[int]]:
+            def write(h: Any = half, n: int = count, some: Any = None, options: Any = options) -> list[list[int]]:
                 return writing.write(
                     h,
                     concepts[:n],

@@ -114,7 +114,8 @@ def write_tokens(
             raise _not_numbers(int(alive[nothing][0]))
         if bool(ended.any()):
             lengths[alive[ended]] = step
-            keep = (~ended).nonzero().squeeze(1)
+            drawn_in_order = options is not None and uniforms is None
+            keep = (~ended).nonzero().squeeze(1) if drawn_in_order else _staying(~ended)
             if len(keep) == 0:
                 break
             alive, keep = alive[keep], keep.to(tokens.device)
@@ -123,6 +124,14 @@ def write_tokens(
         written[alive.to(tokens.device), step] = tokens
         state.feed(tokens)
     return [row[:length] for row, length in zip(written.tolist(), lengths.tolist(), strict=True)]
+
+
+def _staying(stays: Tensor) -> Tensor:
+    """Numbers of the rows that stay: the last ones in the places of those that leave, so that few are moved."""
+    count = int(stays.sum())
+    rows = torch.arange(count)
+    rows[~stays[:count]] = stays[count:].nonzero().squeeze(1) + count
+    return rows
 
 
 def truncate(scores: Tensor, options: SamplingOptions) -> Tensor:
@@ -277,7 +286,7 @@ def beam_hypotheses(
         # unless the vocabulary is tiny.
         candidates = ends.shape[1]
         going = min(beams, candidates - width)
-        keep = (found.counts[active] < beams).nonzero().squeeze(1)
+        keep = _staying(found.counts[active] < beams)
         if going == 0 or len(keep) == 0:
             break
         order = (ends.long() * candidates + torch.arange(candidates, device=device)).argsort(dim=-1)[:, :going]

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from typing import Literal, TypeVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from largeconcept.codec.decoding import Hypothesis, SamplingOptions, beam_hypotheses, write_tokens
@@ -23,6 +22,7 @@ from largeconcept.codec.sonar.network import SonarDecoder
 from largeconcept.codec.sonar.tokenizer import EOS, PAD, UNK, SonarTokenizer
 from largeconcept.codec.token_loss import token_cross_entropy
 from largeconcept.errors import ConfigError
+from largeconcept.nn.products import PackedProduct
 
 PROMPT = 2
 """Tokens before the text: ``</s>`` and the language."""
@@ -115,7 +115,7 @@ class WritingState:
         """Return (R, V) scores of the next token, in the weights' type."""
         hidden = self._decoder.step(self._input, self._cache)
         if self._parts is None:
-            return F.linear(hidden, self._decoder.embed_tokens.weight)
+            return self._decoder.scores(hidden, self._cache)
         return self._parts.scores(hidden)
 
     def feed(self, tokens: Tensor) -> None:
@@ -136,7 +136,8 @@ class _Parts:
         numbers: dict[tuple[int, ...], int] = {}
         self._owner = torch.tensor([numbers.setdefault(tuple(ids), len(numbers)) for ids in vocabularies])
         self._columns = max(map(len, numbers))
-        self._tables = [weight[torch.tensor(ids, device=weight.device)] for ids in numbers]
+        self._tables = [PackedProduct(weight[torch.tensor(ids, device=weight.device)]) for ids in numbers]
+        self._sizes = [len(ids) for ids in numbers]
         padded = [[*ids, *[EOS] * (self._columns - len(ids))] for ids in numbers]
         self._ids = torch.tensor(padded, device=weight.device)
         self._placed()
@@ -150,10 +151,10 @@ class _Parts:
     def scores(self, hidden: Tensor) -> Tensor:
         """Scores of the ids of each row's own list, and ``-inf`` behind its end."""
         if len(self._tables) == 1:
-            return F.linear(hidden, self._tables[0])
+            return self._tables[0](hidden)
         out = hidden.new_full((len(hidden), self._columns), -torch.inf)
-        for rows, table in zip(self._rows, self._tables, strict=True):
-            out[rows, : len(table)] = F.linear(hidden[rows], table)
+        for rows, table, size in zip(self._rows, self._tables, self._sizes, strict=True):
+            out[rows, :size] = table(hidden[rows])
         return out
 
     def ids(self, tokens: Tensor) -> Tensor:
