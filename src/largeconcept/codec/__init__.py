@@ -41,7 +41,8 @@ def load_codec(name: str | Path = "starter", path: str | Path | None = None, **o
     text = str(name)
     folder = Path(name)
     kind, colon, place = text.partition(":")
-    if kind == "sonar" and (colon or not folder.exists()):
+    files = {"encoder", "decoder"} & options.keys() or path is not None
+    if kind == "sonar" and (colon or files or not folder.exists()):
         if colon and path is not None:
             raise ConfigError("two places for SONAR's files", where="codec", got=f"{text} and path={path}")
         return _load_sonar(place if colon else path, options)

@@ -112,13 +112,20 @@ class ThroughDecoderObjective:
             ConfigError: codecs of this kind cannot be written.
         """
         from largeconcept.codec.autoencoder import AutoencoderCodec
+        from largeconcept.codec.sonar.codec import SonarCodec
 
         codec = self.decoder
-        if not isinstance(codec, AutoencoderCodec):
+        if not isinstance(codec, AutoencoderCodec | SonarCodec):
             raise ConfigError("codecs of this kind cannot be written after training", got=type(codec).__name__)
         # As a new codec of the same space: the one that was loaded answers for the files it came from.
         note = {**codec.metadata, "decoder": "trained on, with a concept model"}
-        AutoencoderCodec(codec.network, codec.tokenizer, note, space=codec.fingerprint).save_pretrained(folder)
+        space = codec.fingerprint
+        if isinstance(codec, AutoencoderCodec):
+            AutoencoderCodec(codec.network, codec.tokenizer, note, space=space).save_pretrained(folder)
+        else:
+            SonarCodec(codec.encoder, codec.decoder, codec.tokenizer, metadata=note, space=space).save_pretrained(
+                folder
+            )
 
     def __call__(self, model: nn.Module, batch: ConceptBatch, rng: StepRandom) -> Loss:
         """Return the loss of a batch; only which sentences are scored is random.

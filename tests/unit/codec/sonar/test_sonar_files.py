@@ -344,6 +344,18 @@ def test_options_that_nobody_knows(meta):
         load_codec("sonar")
 
 
+def test_a_folder_that_is_called_sonar(meta, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    load(meta).save_pretrained("sonar")
+    load(meta).save_pretrained("other")
+    for codec in (load_codec("sonar"), load_codec("sonar", path="sonar"), load_codec("sonar:sonar")):
+        same_as_small(codec)
+    same_as_small(load_codec("sonar", path=meta, **HEADS))
+    (tmp_path / "sonar" / "config.json").write_text("broken")
+    same_as_small(load_codec("sonar", path="other"))
+    same_as_small(load_codec("sonar", encoder="other", decoder="other"))
+
+
 # -------------------------------------------------------------------- licence and hub
 
 
@@ -391,3 +403,20 @@ def test_what_is_found(meta):
     assert found.speech == {"fra": meta / "spenc.v3ap.fra.pt"}
     assert found.encoder == meta / "sonar_text_encoder.pt" and found.decoder == meta / "sonar_text_decoder.pt"
     assert "fra" in load(meta).speech and "fra_Latn" in load(meta).speech
+
+
+def test_a_decoder_that_a_concept_model_trained(meta, tmp_path):
+    from largeconcept.objectives.through_decoder import ThroughDecoderObjective, ThroughDecoderObjectiveConfig
+
+    codec = load(meta)
+    objective = ThroughDecoderObjective(ThroughDecoderObjectiveConfig(train_decoder=True), None, codec)
+    before = codec.decode(codec.encode(TEXT[:3], "en"), "fr", max_length=9)
+    with torch.no_grad():
+        for parameter in objective.trained_parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
+    objective.save_codec(tmp_path / "trained")
+    back = load_codec(tmp_path / "trained")
+    assert back.fingerprint == small_codec().fingerprint
+    assert back.metadata["licence"] == "CC-BY-NC-4.0" and "trained on" in back.metadata["decoder"]
+    concepts = back.encode(TEXT[:3], "en")
+    assert back.decode(concepts, "fr", max_length=9) == codec.decode(concepts, "fr", max_length=9) != before
