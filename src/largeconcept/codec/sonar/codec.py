@@ -376,7 +376,7 @@ class SonarCodec:
     def save_pretrained(self, path: str | Path, dtype: Dtype = "auto") -> str | None:
         """Write the codec as a folder of its own and return the fingerprint of its space, if that is known.
 
-        Speech encoders are written too where they came from files.
+        Speech encoders are written too, from their files where they came from files.
 
         Args:
             path: made if it is missing; what it held of a saved SONAR is replaced.

@@ -194,7 +194,7 @@ def folder_kind(folder: Path) -> str | None:
 
 
 def _speech_files(folder: Path, kind: str | None) -> dict[str, Path]:
-    from largeconcept.codec.speech.layouts import language_of_file
+    from largeconcept.codec.speech.languages import language_of_file
 
     if kind == "sonar":
         return {path.parent.name: path.parent for path in sorted(folder.glob("speech/*/config.json"))}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -172,10 +170,7 @@ def save_sonar(codec: SonarCodec, path: str | Path, dtype: Dtype = "auto") -> st
         half: StoredHalf(network.config, network.state_dict(), codec.dead.get(half, {}), codec.sources.get(half, {}))
         for half, network in codec.halves.items()
     }
-    speech = write_speech(codec.speech.sources, folder, "auto")
-    lost = sorted(set(codec.speech) - set(speech))
-    if lost:
-        warnings.warn(f"speech encoders that were not loaded from files are not saved: {', '.join(lost)}", stacklevel=3)
+    speech = write_speech(codec.speech.sources, folder, dtype)
     metadata = dict(codec.metadata)
     licence = metadata.pop("licence", None)
     write_folder(
@@ -191,23 +186,14 @@ def save_sonar(codec: SonarCodec, path: str | Path, dtype: Dtype = "auto") -> st
     return codec.space
 
 
-def write_speech(sources: Mapping[str, str | Path], folder: Path, dtype: Dtype) -> dict[str, dict[str, Any]]:
+def write_speech(sources: SpeechSources, folder: Path, dtype: Dtype) -> dict[str, dict[str, Any]]:
     """Write speech encoders into ``folder/speech`` and return what is known of each, by code."""
     from largeconcept.codec.speech.files import convert_speech_encoder
-    from largeconcept.codec.speech.layouts import speech_language
-    from largeconcept.io import read_json
 
     written = {}
-    for lang, source in sources.items():
-        code = speech_language(lang).code
-        source, target = Path(source), folder / SPEECH_FOLDER / code
-        if source.is_dir():
-            if source.resolve() != target.resolve():
-                shutil.copytree(source, target, dirs_exist_ok=True)
-            known = read_json(target / "config.json")
-        else:
-            known = convert_speech_encoder(source, target, lang=code, dtype=dtype)
-        written[code] = {"licence": known.get("licence"), "fingerprint": known.get("fingerprint")}
+    for code, source in by_code(sources).items():
+        known = convert_speech_encoder(source, folder / SPEECH_FOLDER / code, lang=code, dtype=dtype)
+        written[code] = {"licence": known["licence"], "fingerprint": known["fingerprint"]}
     return written
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from largeconcept.codec.sonar.files import Dtype
 from largeconcept.codec.speech.encoder import MAX_SECONDS, SonarSpeechEncoderConfig, encode_audio
 from largeconcept.codec.speech.files import SpeechEncoder, load_speech_encoder
-from largeconcept.codec.speech.layouts import LANGUAGES, speech_language
+from largeconcept.codec.speech.languages import LANGUAGES, speech_language
 from largeconcept.errors import CheckpointError, ConfigError, LanguageError
 
 Sources = Mapping[str, "str | Path | SpeechEncoder"]
@@ -44,7 +44,7 @@ class SpeechEncoders(Mapping[str, SpeechEncoder]):
     """Which encoder hears which language; keys are SONAR's codes of three letters (``eng``, ``cmn``).
 
     Args:
-        sources: for each language (any code that :func:`largeconcept.codec.speech.layouts.speech_language` knows) a
+        sources: for each language (any code that :func:`largeconcept.codec.speech.languages.speech_language` knows) a
             published file, a folder of a saved speech encoder, or an encoder that is loaded already.
         dtype: of the weights, see :func:`largeconcept.codec.speech.files.load_speech_encoder`.
         device: where encoders are put.
@@ -83,9 +83,9 @@ class SpeechEncoders(Mapping[str, SpeechEncoder]):
         return tuple(LANGUAGES[code].flores for code in self)
 
     @property
-    def sources(self) -> dict[str, Path]:
-        """Files and folders of the encoders, by code; those that were given loaded have none."""
-        return dict(self._sources)
+    def sources(self) -> dict[str, str | Path | SpeechEncoder]:
+        """What the encoders are from, by code: files and folders, or themselves where they were given loaded."""
+        return {code: self._sources.get(code) or self._loaded[code] for code in self}
 
     def __iter__(self) -> Iterator[str]:
         return iter([*self._sources, *(code for code in self._loaded if code not in self._sources)])

@@ -6,7 +6,7 @@ A saved speech encoder is a folder with ``config.json``, ``model.safetensors`` a
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -16,18 +16,14 @@ from torch import Tensor
 
 from largeconcept.codec.sonar.files import DTYPES, Dtype, announce_licence, torch_dtype
 from largeconcept.codec.speech.encoder import MAX_SECONDS, SonarSpeechEncoder, SonarSpeechEncoderConfig, encode_audio
-from largeconcept.codec.speech.layouts import (
+from largeconcept.codec.speech.languages import (
     LANGUAGES,
     NON_COMMERCIAL,
-    Layout,
     SpeechLanguage,
-    SpeechWeights,
-    check_shapes,
-    from_published,
     language_of_file,
     speech_language,
-    to_published,
 )
+from largeconcept.codec.speech.layouts import Layout, SpeechWeights, check_shapes, from_published, to_published
 from largeconcept.errors import CheckpointError, ConfigError
 from largeconcept.io import (
     atomic_path,
@@ -42,6 +38,7 @@ from largeconcept.io import (
 
 FORMAT_VERSION = 1
 TYPE = "sonar_speech_encoder"
+DEAD_FILE = "dead.safetensors"
 
 _STATISTICS = ("running_mean", "running_var")  # of BatchNorm: small, and factors are computed from them
 
@@ -116,26 +113,17 @@ def load_speech_encoder(
         ConfigError: an unknown ``dtype``.
     """
     wanted = torch_dtype(dtype)
-    path = Path(path)
-    language = None if lang is None else speech_language(lang)
-    if path.is_dir():
-        config, live, known = _read_folder(path)
-        language = language or _known_language(known, path)
-        licence, mark = str(known.get("licence", NON_COMMERCIAL)), known.get("fingerprint")
-    else:
-        weights = read_published(path, num_pooler_heads=num_pooler_heads)
-        config, live = weights.config, weights.live
-        language = language or language_of_file(path.name)
-        licence, mark = _licence(path.name), None
+    found = _open(path, lang, num_pooler_heads)
+    live = found.weights.live
     if wanted is None:  # one type for all, which one that nobody computes with is not
         stored = live["feature_projection.projection.weight"].dtype
         wanted = stored if stored in DTYPES.values() else torch.float32
     with torch.device("meta"):
-        network = SonarSpeechEncoder(config)
+        network = SonarSpeechEncoder(found.weights.config)
     network.load_state_dict({name: _cast(name, tensor, wanted) for name, tensor in live.items()}, assign=True)
     network.eval().to(device)
-    encoder = SpeechEncoder(network, language, licence, mark if isinstance(mark, str) else None)
-    announce_licence(f"The weights of {encoder.title}", licence)
+    encoder = SpeechEncoder(network, found.language, found.licence, found.fingerprint)
+    announce_licence(f"The weights of {encoder.title}", found.licence)
     return encoder
 
 
@@ -151,43 +139,47 @@ def read_published(path: str | Path, *, num_pooler_heads: int | None = None) -> 
 
 
 def convert_speech_encoder(
-    source: str | Path, folder: str | Path, *, lang: str | None = None, dtype: Dtype = "auto"
+    source: str | Path | SpeechEncoder, folder: str | Path, *, lang: str | None = None, dtype: Dtype = "auto"
 ) -> dict[str, Any]:
-    """Write a published speech encoder as a folder of ours, one tensor after the other, and return its configuration.
+    """Write a speech encoder as a folder of ours, one tensor after the other, and return its configuration.
 
     Args:
-        source: a published file.
-        folder: made if it is missing; ``config.json`` comes last.
-        lang: that it hears; by default what the name of the file says.
+        source: a published file, a folder of this function, or a loaded encoder, which has lost its dead weights.
+        folder: made if it is missing; ``config.json`` comes last. It may be the source itself.
+        lang: that it hears; by default what the source says.
         dtype: to store the weights in. In 16 bits the file is half as large and cannot be turned back exactly.
 
     Raises:
         CheckpointError, LanguageError, ConfigError: as :func:`load_speech_encoder`; also if no language is known.
     """
-    wanted, source, folder = torch_dtype(dtype), Path(source), Path(folder)
-    language = language_of_file(source.name) if lang is None else speech_language(lang)
-    if language is None:
+    wanted, folder = torch_dtype(dtype), Path(folder)
+    found = _open(source, lang)
+    if found.language is None:
         raise ConfigError(
             "which language the encoder hears is not known",
-            where=source,
+            where=found.name,
             expected="a name like spenc.v3ap.fra.pt, or the language",
         )
-    weights = read_published(source)
-    stored = {name: (_kept(name, tensor, wanted), tuple(tensor.shape)) for name, tensor in weights.live.items()}
-    stream_safetensors(folder / "model.safetensors", stored, lambda name: _cast(name, weights.live[name], wanted))
-    dead = {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in weights.dead.items()}
-    stream_safetensors(folder / "dead.safetensors", dead, lambda name: weights.dead[name])
-    licence = _licence(source.name)
+    live, dead, mark = found.weights.live, found.weights.dead, found.fingerprint
+    if mark is None and not isinstance(source, SpeechEncoder):  # a loaded one may have been rounded
+        mark = fingerprint(live)
+    stored = {name: (_kept(name, tensor, wanted), tuple(tensor.shape)) for name, tensor in live.items()}
+    stream_safetensors(folder / "model.safetensors", stored, lambda name: _cast(name, live[name], wanted))
+    (folder / DEAD_FILE).unlink(missing_ok=True)
+    if dead:
+        shapes = {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in dead.items()}
+        stream_safetensors(folder / DEAD_FILE, shapes, dead.__getitem__)
     known = {
         "type": TYPE,
         "format_version": FORMAT_VERSION,
-        "network": weights.config.to_dict(),
-        "lang": language.code,
-        "licence": licence,
-        "layout": weights.layout,
-        "fingerprint": fingerprint(weights.live),
+        "network": found.weights.config.to_dict(),
+        "lang": found.language.code,
+        "licence": found.licence,
+        "source": found.name,
+        "layout": found.weights.layout,
+        "fingerprint": mark,
     }
-    atomic_write_text(folder / "README.md", _card(language, licence, source.name))
+    atomic_write_text(folder / "README.md", _card(found.language, found.licence, found.name))
     write_json(folder / "config.json", known)
     return known
 
@@ -207,22 +199,43 @@ def export_speech_encoder(folder: str | Path, out: str | Path, *, layout: Layout
     folder, out = Path(folder), Path(out)
     if out.suffix != ".pt":
         raise ConfigError("unknown kind of file", where=out, expected="a name that ends in .pt")
-    _, live, known = _read_folder(folder)
-    dead = read_safetensors(folder / "dead.safetensors") if (folder / "dead.safetensors").is_file() else {}
-    found: Any = layout or known.get("layout", "fairseq2")
-    tensors = to_published(live, dead, layout=found)
+    weights = _open_folder(folder, None).weights
+    tensors = to_published(weights.live, weights.dead, layout=layout or weights.layout)
     with atomic_path(out) as temporary:
         torch.save({"model": tensors}, temporary)
     return tensors
 
 
-def _read_folder(folder: Path) -> tuple[SonarSpeechEncoderConfig, dict[str, Tensor], Mapping[str, Any]]:
+@dataclass(slots=True)
+class _Opened:
+    """A speech encoder that was read but is not in a module; ``name`` is that of the file as it was published."""
+
+    weights: SpeechWeights
+    language: SpeechLanguage | None
+    licence: str
+    fingerprint: str | None
+    name: str
+
+
+def _open(source: str | Path | SpeechEncoder, lang: str | None, num_pooler_heads: int | None = None) -> _Opened:
+    language = None if lang is None else speech_language(lang)
+    if isinstance(source, SpeechEncoder):
+        weights = SpeechWeights(source.network.config, "fairseq2", dict(source.network.state_dict()))
+        return _Opened(weights, language or source.language, source.licence, source.fingerprint, "a loaded encoder")
+    path = Path(source)
+    if path.is_dir():
+        return _open_folder(path, language)
+    weights = read_published(path, num_pooler_heads=num_pooler_heads)
+    return _Opened(weights, language or language_of_file(path.name), _licence(path.name), None, path.name)
+
+
+def _open_folder(folder: Path, language: SpeechLanguage | None) -> _Opened:
     place = folder / "config.json"
     known = read_json(place)
     if not isinstance(known, dict) or known.get("type") != TYPE or "network" not in known:
         got = known.get("type") if isinstance(known, dict) else type(known).__name__
         raise CheckpointError("not a saved speech encoder", where=place, got=got, expected=TYPE)
-    version = known.get("format_version", 0)
+    version, layout, code = known.get("format_version"), known.get("layout"), known.get("lang")
     if not isinstance(version, int) or version > FORMAT_VERSION:
         raise CheckpointError(
             "written by a newer version of the library",
@@ -231,19 +244,22 @@ def _read_folder(folder: Path) -> tuple[SonarSpeechEncoderConfig, dict[str, Tens
             expected=f"≤ {FORMAT_VERSION}",
             hint="upgrade largeconcept",
         )
+    if layout not in ("fairseq2", "fairseq"):
+        raise CheckpointError("damaged", where=f"{place}: layout", got=layout, expected="fairseq2 or fairseq")
+    if code not in LANGUAGES:
+        raise CheckpointError("not a language that SONAR hears", where=f"{place}: lang", got=code)
     config = SonarSpeechEncoderConfig.from_dict(known["network"], where=str(place))
     live = read_safetensors(folder / "model.safetensors")
     check_shapes(live, config, folder / "model.safetensors")
-    return config, live, known
-
-
-def _known_language(known: Mapping[str, Any], folder: Path) -> SpeechLanguage | None:
-    code = known.get("lang")
-    if code is None:
-        return None
-    if code not in LANGUAGES:
-        raise CheckpointError("not a language that SONAR hears", where=f"{folder / 'config.json'}: lang", got=code)
-    return LANGUAGES[code]
+    dead = read_safetensors(folder / DEAD_FILE) if (folder / DEAD_FILE).is_file() else {}
+    licence, mark = known.get("licence"), known.get("fingerprint")
+    return _Opened(
+        SpeechWeights(config, layout, live, dead),
+        language or LANGUAGES[code],
+        licence if isinstance(licence, str) else NON_COMMERCIAL,
+        mark if isinstance(mark, str) else None,
+        str(known.get("source", folder.name)),
+    )
 
 
 def _licence(name: str) -> str:

@@ -8,6 +8,7 @@ from speech_small import chirp, small_speech_encoder, voice
 from largeconcept.codec import load_codec
 from largeconcept.codec.sonar.codec import SonarCodec
 from largeconcept.codec.speech.encoder import encode_audio
+from largeconcept.codec.speech.files import SpeechEncoder
 from largeconcept.codec.speech.layouts import to_published
 from largeconcept.errors import CheckpointError, ConfigError, LanguageError
 
@@ -63,6 +64,12 @@ def test_files_beside_the_text_weights_are_found(tmp_path, saved, files, audio):
     torch.testing.assert_close(again.encode_speech(audio, "fr"), codec.encode_speech(audio, "fr"))
     other = load_codec("sonar", path=tmp_path / "with", speech={"fr_FR": files["eng"]})
     torch.testing.assert_close(other.encode_speech(audio, "fra"), codec.encode_speech(audio, "eng"))
+
+
+def test_loaded_encoders_are_saved_too(tmp_path, saved, audio):
+    codec = load_codec("sonar", path=saved, speech={"eng": SpeechEncoder(small_speech_encoder(1))})
+    codec.save_pretrained(tmp_path)
+    torch.testing.assert_close(load_codec(tmp_path).encode_speech(audio, "eng"), codec.encode_speech(audio, "eng"))
 
 
 def test_an_encoder_of_another_size(tmp_path, saved, audio):

@@ -209,6 +209,32 @@ def test_types_that_are_mixed_or_not_computed_with(tmp_path, audio):
         assert {name: t.dtype for name, t in back.items()} == {n: t.dtype for n, t in (tensors | changed).items()}
 
 
+def test_a_folder_becomes_another_or_itself_in_16_bits(file, tmp_path, audio):
+    first = convert_speech_encoder(file, tmp_path / "full")
+    second = convert_speech_encoder(tmp_path / "full", tmp_path / "other", lang="swe")
+    assert second == {**first, "lang": "swe"}
+    third = convert_speech_encoder(tmp_path / "full", tmp_path / "full", dtype="bfloat16")
+    assert third == first
+    loaded = load_speech_encoder(tmp_path / "full")
+    assert loaded.network.pooler.token.dtype == torch.bfloat16
+    assert loaded.licence == "MIT"
+    for name in ("model", "dead"):
+        before = (tmp_path / f"other/{name}.safetensors").stat().st_size
+        assert ((tmp_path / f"full/{name}.safetensors").stat().st_size < before) == (name == "model")
+
+
+def test_a_loaded_encoder_is_saved_without_what_is_dead(file, tmp_path, audio):
+    convert_speech_encoder(file, tmp_path / "fra")
+    loaded = load_speech_encoder(file)
+    known = convert_speech_encoder(loaded, tmp_path / "fra")
+    assert known["fingerprint"] is None
+    assert not (tmp_path / "fra/dead.safetensors").exists()
+    again = load_speech_encoder(tmp_path / "fra")
+    assert torch.equal(again.encode(audio), loaded.encode(audio))
+    export_speech_encoder(tmp_path / "fra", tmp_path / "spenc.v3ap.fra.pt")
+    assert torch.equal(load_speech_encoder(tmp_path / "spenc.v3ap.fra.pt").encode(audio), loaded.encode(audio))
+
+
 def test_language_is_needed_to_convert(tmp_path):
     source = write(tmp_path / "mine.pt")
     with pytest.raises(ConfigError, match=r"which language.*spenc\.v3ap\.fra\.pt"):
@@ -244,6 +270,7 @@ def test_bad_folders(tmp_path, file):
         ({"type": "sonar"}, "not a saved speech encoder"),
         ({"format_version": 99}, "newer version"),
         ({"lang": "xxx"}, "not a language"),
+        ({"layout": 3}, "layout: damaged"),
         ({"network": {**known["network"], "ffn_dim": 47}}, "another shape"),
         ({"network": {**known["network"], "num_layers": 10**9}}, "num_layers: the configuration does not belong"),
         ({"network": {**known["network"], "model_dim": 2**40}}, "model_dim: the configuration does not belong"),
@@ -278,7 +305,8 @@ def test_encoders_are_loaded_when_they_are_needed(file, tmp_path, audio):
 
 def test_encoders_that_are_loaded_already(audio):
     encoders = SpeechEncoders({"eng": SpeechEncoder(small_speech_encoder())})
-    assert (len(encoders), encoders.sources) == (1, {})
+    assert len(encoders) == 1
+    assert encoders.sources == {"eng": encoders["eng"]}
     assert encoders.encode(audio, "en").shape == (3, 32)
     assert encoders.encode([], "en").shape == (0, 1024)
 

@@ -5,14 +5,8 @@ import torch
 from speech_small import small_speech_config, small_speech_encoder
 
 from largeconcept.codec.speech.encoder import SonarSpeechEncoder
-from largeconcept.codec.speech.layouts import (
-    LANGUAGES,
-    from_published,
-    language_of_file,
-    published_names,
-    speech_language,
-    to_published,
-)
+from largeconcept.codec.speech.languages import LANGUAGES, language_of_file, speech_language
+from largeconcept.codec.speech.layouts import from_published, published_names, to_published
 from largeconcept.errors import CheckpointError, ConfigError, LanguageError
 from largeconcept.languages import flores
 
