@@ -154,8 +154,7 @@ def encode_audio(
         DataError: as :func:`largeconcept.codec.speech.features.log_mel`, naming the utterance; or one is too long.
         ConfigError: a setting out of range.
     """
-    if isinstance(audio, Tensor) or not isinstance(audio, Sequence):
-        raise DataError("expected a list of utterances", where="audio", got=type(audio).__name__, hint="use [samples]")
+    check_list(audio)
     if on_long not in ("warn", "error"):
         raise ConfigError("unknown choice", where="on_long", got=on_long, expected="warn or error")
     if batch_frames < 1:
@@ -185,6 +184,12 @@ def encode_audio(
     return concepts
 
 
+def check_list(audio: object) -> None:
+    """Raise a DataError unless ``audio`` is a list (or tuple) of utterances."""
+    if not isinstance(audio, Sequence) or isinstance(audio, str | bytes):
+        raise DataError("expected a list of utterances", where="audio", got=type(audio).__name__, hint="use [samples]")
+
+
 def _samples(row: object) -> int:
     """Number of samples of what may not be a tensor at all; :func:`log_mel` says what is wrong with it."""
     return row.shape[-1] if isinstance(row, Tensor) and row.ndim else 0
@@ -199,4 +204,4 @@ def _features(samples: Tensor, device: torch.device, where: str) -> Tensor:
         raise DataError(error.problem, where=where, got=error.got, expected=error.expected, hint=error.hint) from None
 
 
-__all__ = ["MAX_SECONDS", "SonarSpeechEncoder", "SonarSpeechEncoderConfig", "encode_audio"]
+__all__ = ["MAX_SECONDS", "SonarSpeechEncoder", "SonarSpeechEncoderConfig", "check_list", "encode_audio"]

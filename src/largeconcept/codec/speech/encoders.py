@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from largeconcept.codec.sonar.files import Dtype
-from largeconcept.codec.speech.encoder import MAX_SECONDS, SonarSpeechEncoderConfig, encode_audio
+from largeconcept.codec.speech.encoder import MAX_SECONDS, SonarSpeechEncoderConfig, check_list, encode_audio
 from largeconcept.codec.speech.files import SpeechEncoder, load_speech_encoder
 from largeconcept.codec.speech.languages import LANGUAGES, speech_language
 from largeconcept.errors import CheckpointError, ConfigError, LanguageError
@@ -146,15 +146,19 @@ class SpeechEncoders(Mapping[str, SpeechEncoder]):
         Raises:
             DataError: see :func:`encode_audio`.
             LanguageError: no encoder for a language, or not as many languages as utterances.
+            CheckpointError: an encoder cannot be loaded, or they make concepts of different sizes.
         """
+        check_list(audio)
+        if not isinstance(lang, str) and not isinstance(lang, Sequence):
+            got, hint = type(lang).__name__, "each language has its own encoder"
+            raise LanguageError("which language is spoken?", where="lang", got=got, hint=hint)
         rows = [lang] * len(audio) if isinstance(lang, str) else list(lang)
         if len(rows) != len(audio):
             raise LanguageError(
                 "one language per utterance is needed", where="lang", expected=len(audio), got=len(rows)
             )
         codes = [speech_language(row).code for row in rows]
-        dim = self._dim if self._dim is not None else SonarSpeechEncoderConfig().concept_dim
-        concepts = torch.empty(len(audio), dim)
+        parts: list[tuple[list[int], Tensor]] = []
         for code in dict.fromkeys(codes):
             chosen = [i for i, other in enumerate(codes) if other == code]
             heard = encode_audio(
@@ -165,8 +169,13 @@ class SpeechEncoders(Mapping[str, SpeechEncoder]):
                 on_long=on_long,
                 numbers=chosen,
             )
-            if heard.shape[1] != concepts.shape[1]:  # smaller than the released ones, and nobody said which size
-                concepts = torch.empty(len(audio), heard.shape[1])
+            parts.append((chosen, heard))
+        widths = sorted({heard.shape[1] for _, heard in parts})
+        if len(widths) > 1:
+            raise CheckpointError("speech encoders make concepts of different sizes", where="speech", got=widths)
+        released = SonarSpeechEncoderConfig().concept_dim
+        concepts = torch.empty(len(audio), widths[0] if widths else self._dim or released)
+        for chosen, heard in parts:
             concepts[torch.tensor(chosen)] = heard
         return concepts
 

@@ -328,8 +328,16 @@ def test_wrong_use_of_encoders(file, tmp_path, audio):
     encoders = SpeechEncoders({"fra": file})
     with pytest.raises(LanguageError, match=r"eng \(English\).*spenc\.eng\.pt"):
         encoders.encode(audio, "eng")
+    with pytest.raises(LanguageError, match="which language is spoken"):
+        encoders.encode(audio, None)
+    with pytest.raises(DataError, match="list of utterances"):
+        encoders.encode(audio[0], "fra")
     with pytest.raises(LanguageError, match=r"one language per utterance.*3.*2"):
         encoders.encode(audio, ["fra", "fra"])
     mixed = SpeechEncoders({"fra": file, "eng": SpeechEncoder(small_speech_encoder())})
     with pytest.raises(DataError, match=r"audio\[2\]: the audio is silent"):
         mixed.encode([audio[0], audio[1], torch.zeros(9000)], ["eng", "fra", "eng"])
+    narrow = SpeechEncoder(small_speech_encoder(concept_dim=16))
+    uneven = SpeechEncoders({"fra": file, "eng": narrow})
+    with pytest.raises(CheckpointError, match=r"different sizes; got \[16, 32\]"):
+        uneven.encode(audio, ["fra", "eng", "fra"])
