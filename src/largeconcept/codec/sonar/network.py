@@ -191,7 +191,7 @@ class SonarEncoder(nn.Module):
         Raises:
             DataError: T is more than ``config.max_tokens``.
         """
-        if len(tokens_NT) and is_quick(self.embed_tokens.weight):
+        if is_quick(self.embed_tokens.weight) and len(tokens_NT):
             positions = self._positions(0, tokens_NT.shape[1], tokens_NT.device)
             return encode_rows(self, tokens_NT, lengths_N, positions)
         states = self.states(tokens_NT, lengths_N)
