@@ -188,6 +188,7 @@ def hearing(pipeline, sonar):
 @pytest.mark.parametrize("verb", HEARING)
 def test_files_that_are_no_sound(cli, hearing, tmp_path, verb):
     cli(verb, tmp_path / "no.wav", *hearing(verb)).error("no.wav", "file not found")
+    cli(verb, tmp_path / "no.wav", "-p", tmp_path / "nor this").error("no.wav", "file not found")
     (tmp_path / "dir.wav").mkdir()
     cli(verb, tmp_path / "dir.wav", *hearing(verb)).error("dir.wav", "cannot be read")
     for name, content in {"empty.wav": b"", "text.flac": b"Tim had a ball.", "zeros.ogg": bytes(9999)}.items():

@@ -74,6 +74,15 @@ def test_a_talk_becomes_a_document(talk):
     assert not codec.read
 
 
+def test_what_was_understood_is_written_in_the_language_spoken(talk, monkeypatch):
+    codec = EarCodec(languages=("fra",))
+    written = []
+    monkeypatch.setattr(codec, "decode", lambda concepts, lang, **options: written.append((lang, options)) or ["a"] * 3)
+    assert hear(talk, codec, decoding={"num_beams": 2}).lang == "fra_Latn"
+    ((lang, options),) = written
+    assert lang == "fra_Latn" and options["num_beams"] == 2
+
+
 def test_pieces_can_be_of_other_lengths(talk):
     assert len(hear(talk, EarCodec(), "en", max_seconds=2.0).sentences) > 3
     with pytest.raises(ConfigError, match="max_seconds"):
