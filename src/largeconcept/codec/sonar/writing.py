@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -43,7 +44,8 @@ class WritingOptions:
         forbid_unknown: never write the unknown piece, which prints as ``⁇`` (fairseq2 up to 0.4 forbids it, later
             versions do not).
         temperature, top_k, top_p: of ``sample``; ``top_k`` 0 is no limit.
-        seed: of ``sample``; sentence i gets the same draws however sentences are batched. ``None`` draws anew.
+        seed: of ``sample``; sentence i gets the same draws however many there are and however they are batched. ``None``
+            draws anew.
 
     Raises:
         ConfigError: an unknown method or a setting out of range.
@@ -159,12 +161,13 @@ class _Parts:
 
     def ids(self, tokens: Tensor) -> Tensor:
         """Vocabulary ids of places in the rows' lists."""
-        return self._ids[self._on_device, tokens]
+        return self._ids[0, tokens] if len(self._tables) == 1 else self._ids[self._on_device, tokens]
 
     def select(self, rows: Tensor) -> None:
         """Keep, repeat or reorder rows."""
-        self._owner = self._owner[rows.cpu()]
-        self._placed()
+        if len(self._tables) > 1:
+            self._owner = self._owner[rows.cpu()]
+            self._placed()
 
 
 def writable(tokenizer: SonarTokenizer, texts: Sequence[str]) -> tuple[int, ...]:
@@ -223,15 +226,16 @@ def write(
             decoder, concepts_NC, languages, options, vocabularies=vocabularies, batch_tokens=batch_tokens
         )
         return [best[0].tokens for best in found]
-    uniforms = _uniforms(len(languages), options) if options.method == "sample" else None
+    seed = torch.Generator().seed() if options.seed is None else options.seed
     sampling = SamplingOptions(options.temperature, options.top_k, options.top_p)
 
     def token_by_token(
         state: WritingState, rows: list[int], length: int, forbidden: tuple[int, ...]
     ) -> list[list[int]]:
-        if uniforms is None:
+        if options.method != "sample":
             return write_tokens(state, len(rows), length, forbidden=forbidden)
-        return write_tokens(state, len(rows), length, None, sampling, uniforms=uniforms[rows], forbidden=forbidden)
+        uniforms = _uniforms(seed, rows, length)
+        return write_tokens(state, len(rows), length, None, sampling, uniforms=uniforms, forbidden=forbidden)
 
     def in_ids(written: list[int], ids: Sequence[int]) -> list[int]:
         return [ids[token] for token in written]
@@ -302,11 +306,10 @@ def _in_batches(
     return [answers[i] for i in range(len(languages))]
 
 
-def _uniforms(rows: int, options: WritingOptions) -> Tensor:
-    """Numbers in [0, 1) that decide the draws, (N, ``max_length``); on the host, so equal on all devices."""
-    generator = torch.Generator()
-    if options.seed is None:
-        generator.seed()
-    else:
-        generator.manual_seed(options.seed)
-    return torch.rand(rows, options.max_length, generator=generator, dtype=torch.float64)
+def _uniforms(seed: int, rows: Sequence[int], length: int) -> Tensor:
+    """Numbers in [0, 1) that decide the draws of sentences by their numbers, (rows, ``length``) float64 on the host.
+
+    They depend on the seed and the sentence alone, not on the device or on what else is written.
+    """
+    drawn = [np.random.default_rng((seed % 2**64, row)).random(length) for row in rows]
+    return torch.from_numpy(np.stack(drawn))

@@ -66,7 +66,8 @@ def test_rows_do_not_interact(decoder: SonarDecoder, concepts: torch.Tensor, met
     chosen = options(method=method, num_beams=3, seed=2, top_k=40, top_p=0.9)
     together = write(decoder, concepts, LANGUAGES, chosen)
     assert write(decoder, concepts, LANGUAGES, chosen, batch_tokens=3 * LENGTH) == together
-    if method != "sample":
+    assert write(decoder, concepts[:4], LANGUAGES[:4], chosen) == together[:4]
+    if method != "sample":  # there the number of a sentence decides its draws
         alone = [write(decoder, concepts[i : i + 1], LANGUAGES[i : i + 1], chosen)[0] for i in range(10)]
         assert alone == together
 
@@ -141,6 +142,9 @@ def test_samples_follow_their_seed(decoder: SonarDecoder, concepts: torch.Tensor
     assert sample(3) == sample(3)
     assert sample(3) != sample(4)
     assert sample(None) != sample(None)
+    assert sample(-1) == sample(-1)
+    again = write(decoder, concepts[:1].expand(6, -1), LANGUAGES[:1] * 6, options(method="sample", seed=0))
+    assert len({tuple(ids) for ids in again}) > 3, "equal concepts have equal draws"
     cold = options(method="sample", temperature=1e-4, seed=0)
     assert write(decoder, concepts, LANGUAGES, cold) == write(decoder, concepts, LANGUAGES, GREEDY)
     assert write(decoder, concepts, LANGUAGES, options(method="sample", top_k=1)) == write(
