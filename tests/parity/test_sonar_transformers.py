@@ -3,10 +3,13 @@
 pip install transformers && pytest -m peer tests/parity
 """
 
+import warnings
+
 import pytest
 import sonar_original
 import torch
 
+from largeconcept import load_codec
 from largeconcept.codec.sonar.layouts import HalfWeights, read_half, write_half
 from largeconcept.codec.sonar.network import FIRST_POSITION
 from largeconcept.codec.sonar.writing import WritingOptions, write
@@ -32,19 +35,19 @@ def theirs(ids):
     return mapped[ids]
 
 
-def config(attention="eager"):
+def config(attention="eager", vocab=97, layers=2):
     from transformers import M2M100Config
 
     return M2M100Config(
-        vocab_size=97,
+        vocab_size=vocab,
         d_model=32,
-        encoder_layers=2,
-        decoder_layers=2,
+        encoder_layers=layers,
+        decoder_layers=layers,
         encoder_attention_heads=sonar_original.HEADS,
         decoder_attention_heads=sonar_original.HEADS,
         encoder_ffn_dim=64,
         decoder_ffn_dim=64,
-        max_position_embeddings=128,
+        max_position_embeddings=1024,
         scale_embedding=True,
         activation_function="relu",
         encoder_layerdrop=0.0,
@@ -144,3 +147,31 @@ def test_06_a_saved_model_of_theirs_is_read_back(modeling, tmp_path):
     again = write_half(HalfWeights("decoder", "fairseq2", found.live, found.dead), "fairseq2")["model"]
     assert set(again) == set(want)
     assert all(torch.equal(again[name], tensor) for name, tensor in want.items())
+
+
+def test_folders_of_theirs_are_a_codec(modeling, tmp_path):
+    """Both halves as transformers saves them, loaded by name, read and write as the original's pipelines do."""
+    pipelines, records = sonar_original.tensors("pipelines"), sonar_original.records("pipelines")
+    sizes = config(vocab=526, layers=1)
+    for half, cls in (("encoder", modeling.M2M100Encoder), ("decoder", modeling.M2M100ForConditionalGeneration)):
+        state = write_half(read_half(sonar_original.half_file(half, "pipelines"), half), "huggingface")
+        peer = cls(sizes)
+        peer.load_state_dict(state, strict=False)
+        peer.tie_weights()
+        peer.save_pretrained(tmp_path / half)
+    (tmp_path / "tokenizer.model").write_bytes(sonar_original.tokenizer_model())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        codec = load_codec(
+            "sonar", encoder=tmp_path / "encoder", decoder=tmp_path / "decoder", spm=tmp_path / "tokenizer.model"
+        )
+    got = codec.encode(records["texts"][:-1], "eng_Latn")
+    torch.testing.assert_close(got, pipelines["embeddings/eng_Latn"][:-1], rtol=0, atol=5e-6)
+    one = records["written"][-1]
+    written = codec.decode(
+        pipelines["embeddings/eng_Latn"][[one["row"]]],
+        one["language"],
+        num_beams=one["beams"],
+        max_length=one["max_total"] - 3,
+    )
+    assert written == [one["text"]]
