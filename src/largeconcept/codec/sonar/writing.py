@@ -44,8 +44,7 @@ class WritingOptions:
         forbid_unknown: never write the unknown piece, which prints as ``⁇`` (fairseq2 up to 0.4 forbids it, later
             versions do not).
         temperature, top_k, top_p: of ``sample``; ``top_k`` 0 is no limit.
-        seed: of ``sample``; sentence i gets the same draws however many there are and however they are batched. ``None``
-            draws anew.
+        seed: of ``sample``; sentence i gets the same draws whatever is written beside it. ``None`` draws anew.
 
     Raises:
         ConfigError: an unknown method or a setting out of range.

@@ -212,7 +212,8 @@ def test_a_vocabulary_is_that_of_its_texts() -> None:
 def test_all_ids_in_another_order_change_nothing(decoder: SonarDecoder, concepts: torch.Tensor, method: str) -> None:
     size = decoder.config.vocab_size
     ids = (EOS, *(i for i in range(size) if i not in (PAD, UNK, EOS)))
-    closed = options(method=method, seed=1, num_beams=3)
+    # Cut draws go by rank, others by the order of the columns.
+    closed = options(method=method, seed=1, num_beams=3, top_p=0.97)
     expected = write(decoder, concepts, LANGUAGES, closed)
     assert write(decoder, concepts, LANGUAGES, closed, vocabularies=dict.fromkeys(LANGUAGES, ids)) == expected
     some = {LANGUAGES[0]: ids, LANGUAGES[2]: ids}
