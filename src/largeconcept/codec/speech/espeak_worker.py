@@ -10,6 +10,7 @@ such voice; 5 it failed on the text.
 
 import contextlib
 import ctypes
+import os
 import sys
 
 _SYNCHRONOUS = 2  # samples go to the callback, in this thread; no sound device is opened
@@ -48,7 +49,12 @@ def speak(library: str, data: str, voice: str, text: bytes) -> tuple[int, list[b
         ctypes.c_void_p,
         ctypes.c_void_p,
     )
-    rate = espeak.espeak_Initialize(_SYNCHRONOUS, 0, data.encode(sys.getfilesystemencoding()), _DO_NOT_EXIT)
+    # It keeps 160 bytes of the path, whatever the encoding: go there, and the path is short.
+    try:
+        os.chdir(data)
+    except OSError as error:
+        raise LoadError(str(error)) from None
+    rate = espeak.espeak_Initialize(_SYNCHRONOUS, 0, b".", _DO_NOT_EXIT)
     if rate <= 0:
         raise LoadError(f"no usable data in {data}")
     if espeak.espeak_SetVoiceByName(voice.encode()) != 0:

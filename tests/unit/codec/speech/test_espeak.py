@@ -187,6 +187,15 @@ def test_a_broken_installation(monkeypatch, tmp_path):
                 EspeakSynthesizer().speak("It is.", "eng_Latn")
 
 
+def test_an_installation_deep_in_the_file_system(monkeypatch, tmp_path):
+    """The library keeps 160 bytes of the path of its data."""
+    data = tmp_path / ("x" * 100) / ("ü" * 40) / ("y" * 60) / "espeak-ng-data"
+    data.parent.mkdir(parents=True)
+    data.symlink_to(espeakng_loader.get_data_path())
+    monkeypatch.setattr(espeakng_loader, "get_data_path", lambda: str(data))
+    assert EspeakSynthesizer().speak("It is.", "eng_Latn").seconds > 0.1
+
+
 def test_a_voice_that_a_later_version_dropped(monkeypatch):
     monkeypatch.setitem(VOICES, "eng_Latn", "gmw/none")
     with pytest.raises(DependencyError, match="gmw/none"):
