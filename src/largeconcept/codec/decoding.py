@@ -105,7 +105,10 @@ def write_tokens(
         if options is None:
             tokens = torch.cat([part.float().argmax(dim=-1) for part in _parts(scores)])
         elif uniforms is None:
-            tokens = torch.multinomial(truncate(scores, options), 1, generator=generator).squeeze(1)
+            probability = truncate(scores, options)
+            if generator is not None:
+                probability = probability.to(generator.device)
+            tokens = torch.multinomial(probability, 1, generator=generator).squeeze(1).to(scores.device)
         else:
             tokens = draw(scores, options, uniforms[alive, step].to(scores.device))
         broken = scores.gather(1, tokens[:, None]).squeeze(1).isnan()
