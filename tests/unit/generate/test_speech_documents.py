@@ -187,6 +187,21 @@ def test_prompts_of_a_task_stand_around_what_was_heard(pipeline, talk):
     assert torch.equal(output.concepts, pipeline.continue_concepts(whole, seed=1, max_concepts=2).concepts)
 
 
+@pytest.mark.parametrize("transcribe", [True, False])
+def test_what_was_heard_is_planned_on(pipeline, make_pipeline, talk, transcribe):
+    from largeconcept.models import PlanningConfig, build_model
+
+    planner = make_pipeline(codec=pipeline.codec, stop_text=None)
+    planner.model = build_model(PlanningConfig(body=planner.model.config, plan="first_sentence")).eval()
+    planner.model.set_break(torch.ones(16))
+    pipeline.codec.read.clear()
+    document = hear(talk, pipeline.codec, "en", transcribe=transcribe)
+    options = {"seed": 1, "max_paragraphs": 1, "max_paragraph_concepts": 2}
+    planned = planner.plan([document, "It rains."], **options)
+    assert planned[0].prompt_sentences == document.sentences
+    assert pipeline.codec.read == ["It rains."]
+
+
 def test_translations_and_plain_concepts(talk):
     codec = EarCodec()
     document = hear(talk, codec, "en")
