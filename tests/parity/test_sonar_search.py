@@ -49,6 +49,15 @@ def test_08_one_row_at_a_time(decoder, beams, max_total, unknown):
         compare(case, run(decoder, beams, max_total, unknown, [case["row"]])[0])
 
 
+@pytest.mark.parametrize(("decoder", "beams", "max_total", "unknown"), GROUPS)
+def test_08_without_quick_products(decoder, beams, max_total, unknown, monkeypatch):
+    """As on a device or in a type that has none."""
+    monkeypatch.setattr("largeconcept.nn.products.has_onednn", lambda: False)
+    found = run(decoder, beams, max_total, unknown)
+    for case in GROUPS[decoder, beams, max_total, unknown]:
+        compare(case, found[case["row"]])
+
+
 def test_08_the_best_list_is_what_is_written():
     given = DATA["inputs"]["0"]
     options = WritingOptions(num_beams=3, max_length=10)

@@ -24,6 +24,13 @@ def close(got, want, share):
     torch.testing.assert_close(got, want, rtol=0, atol=share * float(want.abs().max()))
 
 
+@pytest.fixture(params=["plain", "quick"])
+def way(request):
+    """With gradients the networks compute plainly, without them by the quick products of a CPU."""
+    with torch.inference_mode(request.param == "quick"):
+        yield request.param
+
+
 @pytest.fixture(scope="module")
 def encoder():
     return sonar_original.encoder()
@@ -101,14 +108,14 @@ def test_04_attention_to_one_vector_is_a_constant(decoder, disturbed):
 # ------------------------------------------------------------------ 5
 
 
-def test_05_cached_steps_and_the_whole_text_agree(decoder):
+def test_05_cached_steps_and_the_whole_text_agree(decoder, way):
     whole = decoder(IO["concepts"], IO["texts"])
     cache = decoder.start(IO["concepts"], IO["texts"].shape[1])
     steps = torch.stack([decoder.step(tokens, cache) for tokens in IO["texts"].T], dim=1)
     torch.testing.assert_close(steps, whole, rtol=0, atol=1e-5)
 
 
-def test_05_reordered_caches_go_on_as_their_rows(decoder):
+def test_05_reordered_caches_go_on_as_their_rows(decoder, way):
     cache = decoder.start(IO["concepts"], IO["texts"].shape[1])
     for tokens in IO["texts"].T[:6]:
         decoder.step(tokens, cache)
@@ -119,7 +126,7 @@ def test_05_reordered_caches_go_on_as_their_rows(decoder):
     torch.testing.assert_close(got, whole[:, 6:], rtol=0, atol=1e-5)
 
 
-def test_05_padding_changes_nothing(encoder):
+def test_05_padding_changes_nothing(encoder, way):
     together = encoder(IO["tokens"], IO["lengths"])
     for row, length in enumerate(IO["lengths"].tolist()):
         alone = encoder(IO["tokens"][row : row + 1, :length], None)
@@ -186,17 +193,17 @@ def test_06_the_other_layouts_give_the_same_network(prefix):
 # ------------------------------------------------------------------ 7
 
 
-def test_07_embeddings(encoder):
+def test_07_embeddings(encoder, way):
     torch.testing.assert_close(encoder(IO["tokens"], IO["lengths"]), IO["embeddings"], rtol=0, atol=2e-6)
 
 
-def test_07_states_of_all_tokens(encoder):
+def test_07_states_of_all_tokens(encoder, way):
     length = int(IO["lengths"][1])
     states = encoder.states(IO["tokens"][1:2, :length], None)[0]
     torch.testing.assert_close(states, IO["states"], rtol=0, atol=2e-6)
 
 
-def test_07_logits(decoder):
+def test_07_logits(decoder, way):
     close(decoder.logits(decoder(IO["concepts"], IO["texts"])), IO["logits"], 2e-6)
 
 
