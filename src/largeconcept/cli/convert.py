@@ -137,3 +137,18 @@ def sonar_export(
 
     for path in export(folder, out, cast(ExportLayout, layout)).values():
         echo(str(path))
+
+
+def sonar_onnx(
+    place: Annotated[str, typer.Argument(help="A converted SONAR, or anything else that --codec sonar:PLACE reads.")],
+    out: Annotated[str, typer.Option("--out", help="Folder to write; encode --codec sonar:FOLDER reads it.")],
+    int8: Annotated[bool, typer.Option("--int8", help="Quantise the layers' weights: a third of the size.")] = False,
+) -> None:
+    """Export SONAR's text encoder as an ONNX model, for onnxruntime."""
+    from largeconcept.codec.sonar.loading import load_sonar
+    from largeconcept.codec.sonar.onnx import export_onnx
+
+    config = export_onnx(load_sonar(place, decoder=False), out, int8=int8)
+    echo(f"{out}: encoder of {config['encoder']['num_layers']} layers, {config['weights']}")
+    if config["space"] is not None:
+        echo(f"{out}: concept space {config['space']}")

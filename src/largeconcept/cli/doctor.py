@@ -18,6 +18,10 @@ EXTRAS: dict[str, tuple[dict[str, str], str]] = {
     "corpus": ({"lxml": "lxml", "rdata": "rdata"}, "rebuilding the corpus (data corpus debian)"),
     "tensorboard": ({"tensorboard": "tensorboard"}, "curves of a training run"),
     "quant": ({"faiss": "faiss-cpu"}, "fitting large codebooks quickly"),
+    "onnx": (
+        {"onnx": "onnx", "onnxscript": "onnxscript", "onnxruntime": "onnxruntime"},
+        "SONAR's encoder as an ONNX model (convert sonar-onnx)",
+    ),
     "hub": ({"huggingface_hub": "huggingface_hub"}, "pipelines by hub id (org/name)"),
     "speech": ({"soundfile": "soundfile", "soxr": "soxr"}, "reading sound files"),
     "speak": ({"espeakng_loader": "espeakng-loader"}, "speaking texts aloud"),

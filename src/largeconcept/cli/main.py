@@ -93,6 +93,10 @@ VERBS: Table = {
                 "largeconcept.cli.convert:sonar_export",
                 "Write SONAR's text encoder and decoder in a published layout.",
             ),
+            "sonar-onnx": (
+                "largeconcept.cli.convert:sonar_onnx",
+                "Export SONAR's text encoder as an ONNX model, for onnxruntime.",
+            ),
         },
     ),
     "recipes": (

@@ -36,6 +36,7 @@ from largeconcept.codec.sonar.folder import (
 )
 from largeconcept.codec.sonar.layouts import Half
 from largeconcept.codec.sonar.network import SonarDecoder, SonarEncoder
+from largeconcept.codec.sonar.onnx import TOKENIZER, SonarOnnxEncoder, is_exported
 from largeconcept.codec.sonar.tokenizer import SonarTokenizer
 from largeconcept.codec.speech.encoders import SpeechEncoders, by_code
 from largeconcept.errors import CheckpointError, ConfigError
@@ -59,8 +60,10 @@ def load_sonar(
     """Load SONAR from Meta's files, from Hugging Face ports, or from a saved folder.
 
     Args:
-        path: a folder, or an id on the hub, with encoder, decoder and tokenizer, or with some of them.
-        encoder, decoder: a file, folder or id of one half, instead of the one in ``path``; ``False`` for none.
+        path: a folder, or an id on the hub, with encoder, decoder and tokenizer, or with some of them; or the folder
+            of an exported encoder.
+        encoder, decoder: a file, folder or id of one half, instead of the one in ``path``; ``False`` for none. The
+            encoder may be the folder of an exported one (:mod:`largeconcept.codec.sonar.onnx`).
         spm: the SentencePiece file; by default the one in ``path``, or beside encoder or decoder.
         speech: published files or saved folders of speech encoders by language, besides those in ``path``.
         dtype: type of the weights in memory; ``auto`` is the type that is stored.
@@ -73,17 +76,30 @@ def load_sonar(
         DependencyError: an id on the hub was named, and huggingface_hub is not installed.
         ConfigError: nothing was named, or an unknown ``dtype``.
     """
-    halves, tokenizer, sources = read_sonar(
-        path, encoder=encoder, decoder=decoder, spm=spm, speech=speech, num_heads=num_heads
-    )
+    exported = None
+    if encoder is None and is_exported(path):
+        path, encoder = None, path
+    if encoder and is_exported(encoder):
+        exported, encoder = SonarOnnxEncoder(encoder), False
+        spm = exported.folder / TOKENIZER if spm is None else spm
+    if exported is not None and path is None and not decoder:
+        tokenizer = _tokenizer(None, None, spm, {})
+        halves: dict[Half, OpenedHalf] = {}
+        sources: Mapping[str, Any] = by_code(speech)
+    else:
+        halves, tokenizer, sources = read_sonar(
+            path, encoder=encoder, decoder=decoder, spm=spm, speech=speech, num_heads=num_heads
+        )
     wanted = torch_dtype(dtype)
     space, metadata = known_space(halves, tokenizer), known_facts(halves)
+    if exported is not None:
+        space, metadata = exported.space, metadata | exported.metadata
     announce_licence("SONAR's text weights", metadata.get("licence"))
     if space is None and "encoder" in halves and wanted not in (None, halves["encoder"].dtype):
         # The published weights are looked at again, should somebody ask: rounded ones are no fingerprint.
         space = _later(halves["encoder"].path, halves["encoder"].config.num_heads, tokenizer)
     networks = {half: build(opened, wanted) for half, opened in halves.items()}
-    first, second = networks.get("encoder"), networks.get("decoder")
+    first, second = exported or networks.get("encoder"), networks.get("decoder")
     assert first is None or isinstance(first, SonarEncoder)
     assert second is None or isinstance(second, SonarDecoder)
     heard = SpeechEncoders(sources, dtype=dtype, device=device, dim=next(map(_dim, halves.values()), None))
