@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from largeconcept.codec.sonar.codec import SpeechSources
 from largeconcept.codec.sonar.config import SonarDecoderConfig
 from largeconcept.codec.sonar.files import META_FILES, Dtype, OpenedHalf, announce_licence, folder_kind, torch_dtype
-from largeconcept.codec.sonar.folder import StoredHalf, space_fingerprint, write_folder
+from largeconcept.codec.sonar.folder import StoredHalf, space_fingerprint, write_folder, writing
 from largeconcept.codec.sonar.layouts import Half, write_half
 from largeconcept.codec.sonar.loading import known_facts, known_space, read_sonar, source_of, write_speech
 from largeconcept.codec.sonar.tokenizer import SonarTokenizer
@@ -90,7 +90,8 @@ def convert(
         str(half): StoredHalf(opened.config, opened.weights.live, opened.weights.dead, _source(half, opened))
         for half, opened in halves.items()
     }
-    known = write_speech(sources, out, dtype)
+    with writing(out):
+        known = write_speech(sources, out, dtype)
     return write_folder(
         out,
         stored,
@@ -123,13 +124,20 @@ def export(
         The files of the halves that were there.
 
     Raises:
-        CheckpointError: nothing of SONAR in the folder.
+        CheckpointError: nothing of SONAR in the folder, or ``out`` cannot be written.
         ConfigError: another layout.
     """
     if layout not in EXPORT_LAYOUTS:
         raise ConfigError("unknown layout", where="layout", got=layout, expected=", ".join(EXPORT_LAYOUTS))
     halves, tokenizer, _ = read_sonar(folder, num_heads=num_heads)
     out = Path(out)
+    with writing(out):
+        return _export(halves, tokenizer, out, layout)
+
+
+def _export(
+    halves: Mapping[Half, OpenedHalf], tokenizer: SonarTokenizer, out: Path, layout: ExportLayout
+) -> dict[str, Path]:
     written = {}
     for half, opened in halves.items():
         data = write_half(opened.weights, layout)

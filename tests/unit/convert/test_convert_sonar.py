@@ -119,6 +119,13 @@ def test_what_is_refused(meta, tmp_path):
     with pytest.raises(CheckpointError, match="the file holds the text decoder"):
         convert(tmp_path / "own", meta, encoder=meta / "sonar_text_decoder.pt", num_heads=4)
     assert not (tmp_path / "own").exists()
+    for where in ("/proc/nowhere/x", "/dev/null/x"):
+        with pytest.raises(CheckpointError, match=f"{where}: cannot be written"):
+            convert(where, meta, num_heads=4)
+        with pytest.raises(CheckpointError, match=f"{where}: cannot be written"):
+            export(meta, where, num_heads=4)
+        with pytest.raises(CheckpointError, match=f"{where}: cannot be written"):
+            load_codec("sonar", path=meta, num_heads=4).save_pretrained(where)
     with pytest.raises(ConfigError, match="layout"):
         export(meta, tmp_path / "x", "onnx", num_heads=4)
 

@@ -96,7 +96,7 @@ class SonarCodec:
         self.speech = speech
         self.metadata = dict(metadata or {})
         self.forbid_unknown = forbid_unknown
-        self._space = space
+        self._space = getattr(encoder, "space", None) if space is None else space  # an exported encoder knows its own
         self._vocabularies: dict[int, tuple[int, ...]] = {}
         # Of each half: tensors without effect, mapped from the file, and where they are from. Only saving needs them.
         self.dead: dict[str, Mapping[str, Tensor]] = {}
@@ -278,8 +278,8 @@ class SonarCodec:
             method: ``beam`` (the original's search, ``num_beams``, ``length_penalty``), ``greedy`` or ``sample``
                 (``temperature``, ``top_k``, ``top_p``, ``seed``).
             max_length: most tokens of a sentence, at most those that the decoder has positions for.
-            batch_tokens: bounds the sentences that are written at once: sentences × beams × ``max_length`` is at most
-                twice as much. The released decoder remembers each of these tokens in 98 kB (16 bits).
+            batch_tokens: bounds the sentences that are written at once: sentences × beams × ``max_length``. Each of
+                these tokens takes 98 kB in the released decoder's cache (16 bits).
 
         Raises:
             DataError: a wrong shape or a value that is not finite.
@@ -301,7 +301,7 @@ class SonarCodec:
         rows = self._checked(concepts)
         numbers = self._target_ids(lang, len(rows))
         written = write(
-            decoder, rows, numbers, options, vocabularies=self._vocabularies, batch_tokens=max(1, batch_tokens // 2)
+            decoder, rows, numbers, options, vocabularies=self._vocabularies, batch_tokens=max(1, batch_tokens // 5)
         )
         return self.tokenizer.decode(written)
 

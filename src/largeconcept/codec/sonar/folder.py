@@ -17,9 +17,10 @@ hash of its own for each file.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,19 @@ class StoredHalf:
     source: Mapping[str, str] = field(default_factory=dict)
 
 
+@contextlib.contextmanager
+def writing(place: str | Path) -> Iterator[None]:
+    """Turn what a file system complains about into an error that names the folder.
+
+    Raises:
+        CheckpointError: nothing can be written there, or the disk is full.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise CheckpointError("cannot be written", where=place, got=error.strerror or error) from None
+
+
 def space_fingerprint(live: Mapping[str, Tensor], num_heads: int, tokenizer: SonarTokenizer) -> str:
     """Return the fingerprint of a concept space: the encoder's weights, its heads, and the tokenizer.
 
@@ -102,10 +116,22 @@ def write_folder(
         speech: what is known of the speech encoders that lie in ``speech/``, by code.
 
     Raises:
-        CheckpointError: a tensor that cannot be stored.
-        OSError: the folder cannot be written.
+        CheckpointError: a tensor that cannot be stored, or the folder cannot be written.
     """
-    folder = Path(folder)
+    with writing(folder):
+        return _write(Path(folder), halves, tokenizer, space, dtype, licence, metadata or {}, speech or {})
+
+
+def _write(
+    folder: Path,
+    halves: Mapping[str, StoredHalf],
+    tokenizer: SonarTokenizer,
+    space: str | None,
+    dtype: torch.dtype | None,
+    licence: str | None,
+    metadata: Mapping[str, Any],
+    speech: Mapping[str, Mapping[str, Any]],
+) -> dict[str, Any]:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").unlink(missing_ok=True)
     stored: dict[str, dict[str, str]] = {}
@@ -136,8 +162,8 @@ def write_folder(
         "stored": stored,
         "licence": licence,
         "sources": {half: dict(halves[half].source) for half in HALVES if half in halves and halves[half].source},
-        "speech": {code: dict(known) for code, known in (speech or {}).items()},
-        "metadata": dict(metadata or {}),
+        "speech": {code: dict(known) for code, known in speech.items()},
+        "metadata": dict(metadata),
     }
     atomic_write_text(folder / "README.md", render_card(config, folder.resolve().name))
     write_json(folder / "config.json", config)
@@ -284,4 +310,5 @@ __all__ = [
     "space_fingerprint",
     "verify",
     "write_folder",
+    "writing",
 ]
