@@ -191,7 +191,12 @@ def test_files_that_are_no_sound(cli, hearing, tmp_path, verb):
     cli(verb, tmp_path / "no.wav", "-p", tmp_path / "nor this").error("no.wav", "file not found")
     (tmp_path / "dir.wav").mkdir()
     cli(verb, tmp_path / "dir.wav", *hearing(verb)).error("dir.wav", "cannot be read")
-    for name, content in {"empty.wav": b"", "text.flac": b"Tim had a ball.", "zeros.ogg": bytes(9999)}.items():
+    for name, content in {
+        "empty.wav": b"",
+        "text.flac": b"Tim had a ball.",
+        "a.m4a": b"\0\0\0\x20ftypM4A ",
+        "zeros.ogg": bytes(9999),
+    }.items():
         (tmp_path / name).write_bytes(content)
         cli(verb, tmp_path / name, *hearing(verb)).error(name, "not a sound file that can be read", "ffmpeg")
 

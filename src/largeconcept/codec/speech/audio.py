@@ -29,8 +29,8 @@ Samples = NDArray[np.float32]
 
 SAMPLE_RATE = 16_000
 """Samples of a second that speech encoders expect."""
-SOUND_SUFFIXES = (".wav", ".flac", ".ogg")
-"""Names of files that are taken for sound."""
+SOUND_SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aif", ".aiff", ".m4a", ".aac")
+"""Names of files that are taken for sound; the last two cannot be read, and the message says how to convert them."""
 
 _LOWEST_RATE = 4_000  # of a file: below it there is not enough of a voice left to understand it
 _BLOCK = 1 << 13  # frames of a file that are read at once, and lost together where it is damaged

@@ -95,6 +95,16 @@ def test_channels_are_averaged(tmp_path, channels):
     assert np.allclose(read_audio(tmp_path / "a.wav").samples, samples.mean(axis=1), atol=1e-6)
 
 
+@pytest.mark.parametrize(("name", "container", "subtype"), [("a.mp3", "MP3", None), ("a.opus", "OGG", "OPUS")])
+def test_other_kinds_that_libsndfile_reads(tmp_path, name, container, subtype):
+    if container not in sf.available_formats() or (subtype and subtype not in sf.available_subtypes(container)):
+        pytest.skip(f"this libsndfile does not write {name}")
+    sf.write(tmp_path / name, tone(440, 48000, 2.0), 48000, format=container, subtype=subtype)
+    samples = read_audio(tmp_path / name).samples
+    assert len(samples) == pytest.approx(32000, abs=1500)
+    assert abs(decibels(samples)) < 0.5
+
+
 def test_silence_is_sound_of_zeros(tmp_path):
     sf.write(tmp_path / "a.wav", np.zeros(8000), 8000)
     assert not read_audio(tmp_path / "a.wav").samples.any()
@@ -237,5 +247,5 @@ def test_too_long_for_the_format(tmp_path):
 
 
 def test_names_of_sound():
-    assert all(map(is_sound, ["a.wav", "B.WAV", "c.d.flac", Path("x/y.ogg")]))
+    assert all(map(is_sound, ["a.wav", "B.WAV", "c.d.flac", Path("x/y.ogg"), "talk.m4a"]))
     assert not any(map(is_sound, ["a.txt", "wav", "a.wav.txt", "-"]))
