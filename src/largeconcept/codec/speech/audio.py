@@ -175,6 +175,9 @@ def _opened(path: str | Path) -> BinaryIO:
 def _blocks(sound: Any, failure: type[Exception], path: str | Path) -> Iterator[Samples]:
     """Yield the mean of the channels block by block; warn where the file ends before it should."""
     announced, frames, problem = max(int(sound.frames), _announced(sound)), 0, ""
+    # As to a file that can be wound, soundfile seeks to where it is after each block; decoders of mp3 and opus then
+    # begin anew, and every block starts with a fault.
+    sound.seekable = lambda: False
     while True:
         try:
             block = sound.read(_BLOCK, dtype="float32", always_2d=True)
