@@ -4,7 +4,7 @@ import pytest
 import sonar_original
 import torch
 
-from largeconcept.codec.speech.encoder import SonarSpeechEncoder
+from largeconcept.codec.speech.encoder import SonarSpeechEncoder, encode_audio
 from largeconcept.codec.speech.features import FEATURE_DIM, STACK, log_mel
 from largeconcept.codec.speech.layouts import from_published, to_published
 from largeconcept.io import load_strict
@@ -44,6 +44,14 @@ def test_12_embeddings_of_one_utterance_at_a_time(encoder):
     for row, length in enumerate(lengths.tolist()):
         got = encoder(features[row : row + 1, :length])
         torch.testing.assert_close(got[0], IO["embeddings"][row], rtol=0, atol=5e-6)
+
+
+@pytest.mark.parametrize(("name", "bound"), [("chirp", 2e-4), ("voice", 2e-5)])
+def test_12_embeddings_from_samples(encoder, name, bound):
+    """Features and networks together; the bounds are those of the features' float32."""
+    samples = BANKS[f"{name}/samples"].float() / 2**15
+    got = encode_audio(encoder, [samples])
+    torch.testing.assert_close(got, IO[f"embedding/{name}"], rtol=0, atol=bound)
 
 
 def test_12_states_of_the_conformer(encoder):

@@ -36,7 +36,7 @@ from fairseq2.generation.beam_search import (
     StandardBeamSearchAlgorithm,
 )
 from fairseq2.nn import BatchLayout, SinusoidalPositionEncoder
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from sonar.models.sonar_text import SonarTextDecoderConfig, SonarTextEncoderConfig
 from sonar.models.sonar_text.factory import SonarTextDecoderFactory, SonarTextEncoderFactory
 from sonar.models.sonar_translation.model import DummyEncoderModel, SonarEncoderDecoderModel
@@ -250,7 +250,7 @@ def beams() -> None:
 
 @torch.inference_mode()
 def speech() -> None:
-    """Conformer, attention pooler and projection on padded filter banks."""
+    """Conformer, attention pooler and projection on padded filter banks, and on those of ``filterbank``."""
     from fairseq2.models.transformer import TransformerNormOrder
     from fairseq2.models.wav2vec2 import Wav2Vec2EncoderConfig
     from sonar.models.sonar_speech import SonarSpeechEncoderConfig, SonarSpeechEncoderFactory
@@ -305,6 +305,9 @@ def speech() -> None:
     tensors = stored(model, "speech")
     tensors |= {"banks": banks.half(), "lengths": torch.tensor(lengths), "embeddings": answer.sentence_embeddings}
     tensors["states"] = answer.encoded_seqs[1, :20].clone()
+    for name in ("chirp", "voice"):  # what the native code made of samples
+        bank = load_file(FOLDER / "filterbank.safetensors")[f"{name}/bank"][None]
+        tensors[f"embedding/{name}"] = model(bank, BatchLayout.of(bank)).sentence_embeddings
     save_file(tensors, FOLDER / "speech.safetensors")
 
 
@@ -483,7 +486,7 @@ def filterbank() -> None:
     save_file(tensors, FOLDER / "filterbank.safetensors")
 
 
-PARTS = {part.__name__: part for part in (network, beams, speech, judges, tokenizer, pipelines, filterbank)}
+PARTS = {part.__name__: part for part in (network, beams, judges, tokenizer, pipelines, filterbank, speech)}
 
 
 def main() -> None:
