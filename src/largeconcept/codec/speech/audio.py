@@ -175,8 +175,8 @@ def _opened(path: str | Path) -> BinaryIO:
 def _blocks(sound: Any, failure: type[Exception], path: str | Path) -> Iterator[Samples]:
     """Yield the mean of the channels block by block; warn where the file ends before it should."""
     announced, frames, problem = max(int(sound.frames), _announced(sound)), 0, ""
-    # As to a file that can be wound, soundfile seeks to where it is after each block; decoders of mp3 and opus then
-    # begin anew, and every block starts with a fault.
+    # As long as a file can be wound, soundfile seeks to where it is after every block; mp3 then loses what its frames
+    # lend to the next ones, and half of the level of a tone with it.
     sound.seekable = lambda: False
     while True:
         try:
