@@ -198,7 +198,8 @@ class SonarCodec:
                 their mean by number of tokens, as the encoder itself takes the mean of its states.
 
         Raises:
-            DataError: a sentence is not a string, is empty, or is too long under ``on_long="error"``.
+            DataError: a sentence is not a string, is empty, or is too long under ``on_long="error"``; or a concept is
+                not finite (float16 overflowed, weights are damaged).
             LanguageError: SONAR does not know a language.
             ConfigError: there is no encoder.
         """
@@ -223,6 +224,13 @@ class SonarCodec:
                 lengths = torch.tensor([len(ids[i]) for i in rows], device=device)
             with torch.inference_mode():  # not around the result, which may become the leaf of a graph
                 out[torch.tensor(rows)] = encoder(tokens, lengths).cpu()
+        finite = torch.isfinite(out).all(dim=1)
+        if not bool(finite.all()):
+            raise DataError(
+                "the encoder gave values that are not finite",
+                where=f"sentences[{owner[int((~finite).nonzero()[0])]}]",
+                hint="load it with dtype='float32' or 'bfloat16'; if that does not help, its file is damaged",
+            )
         if len(ids) == len(sentences):
             return out
         weight = torch.tensor([float(len(row)) for row in ids])
@@ -391,7 +399,8 @@ class SonarCodec:
 
     @classmethod
     def from_pretrained(cls, path: str | Path, **options: Any) -> SonarCodec:
-        """Read a saved folder, or any other with SONAR's files; see :func:`largeconcept.codec.sonar.load_sonar`."""
+        """Read a saved folder, or any other with SONAR's files; see
+        :func:`largeconcept.codec.sonar.loading.load_sonar`."""
         from largeconcept.codec.sonar.loading import load_sonar
 
         return load_sonar(path, **options)

@@ -193,6 +193,12 @@ def read_config(folder: str | Path) -> dict[str, Any]:
     for key, kind in (("stored", dict), ("languages", list), ("sources", dict), ("speech", dict), ("metadata", dict)):
         if not isinstance(data.get(key), kind):
             raise CheckpointError("damaged", where=f"{path}: {key}", got=type(data.get(key)).__name__)
+    inner = [(f"{key}.{name}", known) for key in ("stored", "sources", "speech") for name, known in data[key].items()]
+    for place, known in inner:
+        if not isinstance(known, dict):
+            raise CheckpointError("damaged", where=f"{path}: {place}", got=type(known).__name__)
+    if not isinstance(data.get("space"), str | None):
+        raise CheckpointError("damaged", where=f"{path}: space", got=data["space"])
     return data
 
 

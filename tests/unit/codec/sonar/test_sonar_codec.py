@@ -124,6 +124,14 @@ def test_a_hundred_thousand_characters(codec):
         assert torch.isfinite(codec.encode([text], "en", on_long="split")).all()
 
 
+def test_weights_that_overflow():
+    codec = small_codec()
+    with torch.no_grad():
+        codec.encoder.embed_tokens.weight[codec.tokenizer.language_id("fr")] = math.inf
+    with pytest.raises(DataError, match=r"sentences\[1\]: the encoder gave values that are not finite.*dtype="):
+        codec.encode(SHORT, ["en", "fr", "en", "fr"])
+
+
 # -------------------------------------------------------------------- decoding
 
 

@@ -18,7 +18,7 @@ from largeconcept.codec.sonar.files import announce_licence, find, open_half
 from largeconcept.codec.sonar.folder import verify
 from largeconcept.codec.sonar.layouts import HalfWeights, own_names, write_half
 from largeconcept.codec.sonar.loading import load_sonar
-from largeconcept.errors import CheckpointError, ConfigError, DependencyError
+from largeconcept.errors import CheckpointError, ConceptLMError, ConfigError, DependencyError
 from largeconcept.io import fingerprint, read_safetensors
 
 HEADS = {"num_heads": 4}
@@ -267,6 +267,29 @@ def test_a_changed_folder(meta, tmp_path):
     (own / "config.json").write_text(json.dumps({k: v for k, v in config.items() if k != "stored"}))
     with pytest.raises(CheckpointError, match=r"config.json: stored: damaged"):
         load_codec(own)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"sources": {"encoder": "x"}},
+        {"stored": {"encoder": 3}},
+        {"space": 5},
+        {"encoder": None},
+        {"encoder": {"width": 3}},
+        {"languages": ["eng_Latn", 3]},
+        {"languages": []},
+        {"speech": []},
+        {"format_version": None},
+        {"metadata": None},
+    ],
+)
+def test_a_damaged_config(meta, tmp_path, change):
+    load(meta).save_pretrained(tmp_path / "own")
+    path = tmp_path / "own" / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(ConceptLMError):
+        load_codec(tmp_path / "own")
 
 
 # -------------------------------------------------------------------- what goes wrong
