@@ -203,6 +203,13 @@ def test_unknown_device(cli, saved_pipeline):
     cli("generate", "-t", TEXT, "-p", saved_pipeline, "--device", "abacus").error("device abacus")
 
 
+def test_unknown_device_of_an_evaluation(cli, saved_pipeline, toy_codec, tmp_path):
+    (tmp_path / "a.txt").write_text(TEXT)
+    cli("data", "build", tmp_path / "a.txt", "--out", tmp_path / "data", "--codec", toy_codec).ok()
+    arguments = ["--data", tmp_path / "data", "--split", "train", "--device", "abacus"]
+    cli("eval", "run", saved_pipeline, *arguments).error("device abacus")
+
+
 @pytest.mark.parametrize("verb", ["encode", "translate", "codec eval", "data build"])
 def test_unknown_codec(cli, tmp_path, verb):
     (tmp_path / "a.txt").write_text(TEXT)

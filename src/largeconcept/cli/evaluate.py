@@ -45,9 +45,9 @@ def run(
     """
     from largeconcept.codec import load_codec
     from largeconcept.data.reader import ConceptDataset, splits
+    from largeconcept.devices import default_device, move
     from largeconcept.eval.next_concept import evaluate_next_concept, mean_concept, through_text
     from largeconcept.generate.options import GenerationOptions
-    from largeconcept.generate.pipeline import default_device
     from largeconcept.hub import check_fingerprint
     from largeconcept.io import write_json
 
@@ -57,15 +57,15 @@ def run(
     mean = None
     if train_split is not None and train_split != split and train_split in splits(data):
         mean = mean_concept(ConceptDataset(data, train_split, fingerprint=fingerprint, dim=normalizer.dim))
-    place = device or default_device()
     codec = None if round_trip is None else load_codec(round_trip)
     if codec is not None:
         check_fingerprint(codec, fingerprint, where=round_trip, dim=normalizer.dim)
+    move(device or default_device(), network, normalizer, codec)
     with progress("evaluate", unit="concepts") as update:
         report = evaluate_next_concept(
-            network.to(place),
+            network,
             dataset,
-            normalizer.to(place),
+            normalizer,
             training_mean=mean,
             options=options,
             round_trip=None if codec is None else through_text(codec),

@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 
 from largeconcept.cli.common import Device, Json, echo, echo_json, log, read_text
-from largeconcept.errors import ConfigError, DataError
+from largeconcept.devices import default_device, move
+from largeconcept.errors import DataError
 
 SonarPath = Annotated[str, typer.Option("--codec", "-c", help="SONAR: sonar:FOLDER, or the folder of a saved one.")]
 
@@ -47,7 +48,7 @@ def blaser(
         raise DataError(
             f"this BLASER {found}", where=weights, hint=f"{'give' if reference is None else 'leave out'} --reference"
         )
-    move(device, judge, space)
+    move(device or default_device(), judge, space)
     scores = judge.score_texts(space, *texts, source_lang=source_lang, target_lang=lang).tolist()
     show({"judge": "blaser", "kind": judge.kind}, scores, json)
 
@@ -69,25 +70,9 @@ def mutox(
 
     sentences = read_sentences(file)
     judge, space = MuTox.from_pretrained(weights), load_codec(codec)
-    move(device, judge, space)
+    move(device or default_device(), judge, space)
     logits = judge.score_texts(space, sentences, lang)
     show({"judge": "mutox", "logits": logits.tolist()}, logits.sigmoid().tolist(), json)
-
-
-def move(device: str | None, *parts: object) -> None:
-    """Put what can be moved on a device.
-
-    Raises:
-        ConfigError: there is no such device here.
-    """
-    if device is None:
-        return
-    for part in parts:
-        if hasattr(part, "to"):
-            try:
-                part.to(device)
-            except (RuntimeError, AssertionError) as error:  # torch says so with either
-                raise ConfigError("cannot be used", where="--device", got=f"{device} ({error})") from None
 
 
 def read_sentences(name: str) -> list[str]:

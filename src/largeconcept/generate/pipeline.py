@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, overload
 
+from largeconcept.devices import default_device, move
 from largeconcept.errors import ConfigError, DataError
 from largeconcept.generate.loop import concept_limit, generate_concepts
 from largeconcept.generate.options import GenerationOptions
@@ -192,14 +193,7 @@ class ConceptPipeline:
 
     def to(self, device: str | torch.device) -> Self:
         """Move model, normalizer and (if it can be moved) codec to ``device``."""
-        try:
-            self.model.to(device)
-            self.normalizer.to(device)
-            move = getattr(self.codec, "to", None)
-            if move is not None:
-                move(device)
-        except (RuntimeError, AssertionError, NotImplementedError) as error:
-            raise ConfigError("cannot be used", where=f"device {device}", got=error) from None
+        move(device, self.model, self.normalizer, self.codec)
         return self
 
     # --- text to text ------------------------------------------------------------------------------------------------
@@ -571,13 +565,6 @@ class ConceptPipeline:
 
     def _output_language(self, lang: str | None, input_lang: str | None, document: Document) -> str:
         return self.writable(lang or input_lang or document.lang or DEFAULT_LANGUAGE)
-
-
-def default_device() -> str:
-    """Return the accelerator's device name, or ``cpu``."""
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _warn_if_cut(whole: int, kept: int, what: str) -> None:

@@ -303,5 +303,5 @@ def test_mistakes_on_the_command_line(cli, files):
     cli(*blaser(files, "mutox")).error("not a saved BLASER")
     cli(*blaser(files, codec="starter")).error("another concept space", "16 channels")
     cli("eval", "mutox", files / "a.txt", "--weights", files / "qe", "--codec", "toy").error("not a saved MuTox")
-    cli(*blaser(files, device="nonsense")).error("--device", "nonsense")
+    cli(*blaser(files, device="nonsense")).error("device nonsense")
     assert len(cli(*blaser(files, device="cpu")).ok().splitlines()) == 3
