@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from largeconcept.codec.sonar.config import SonarDecoderConfig, SonarEncoderConfig
-from largeconcept.codec.sonar.layouts import Half, HalfWeights, Layout, config_of, read_half
+from largeconcept.codec.sonar.layouts import Half, HalfWeights, Layout, config_of, read_half, same_tensor
 from largeconcept.codec.sonar.network import SonarDecoder, SonarEncoder
 from largeconcept.errors import CheckpointError, ConfigError
 from largeconcept.io import (
@@ -221,10 +221,9 @@ def _hf_weights(folder: Path) -> Path:
 
 def _has_own_encoder(tensors: Mapping[str, Tensor]) -> bool:
     own = [name for name in tensors if name.endswith("encoder.embed_tokens.weight")]
-    others = [
-        name for name in tensors if name.endswith(("decoder.embed_tokens.weight", "shared.weight", "lm_head.weight"))
-    ]
-    return bool(own) and bool(others) and all(tensors[own[0]].data_ptr() != tensors[name].data_ptr() for name in others)
+    shared = ("decoder.embed_tokens.weight", "shared.weight", "lm_head.weight")
+    others = [tensors[name] for name in tensors if name.endswith(shared)]
+    return bool(own) and bool(others) and not any(same_tensor(tensors[own[0]], other) for other in others)
 
 
 # -------------------------------------------------------------------- reading

@@ -137,7 +137,7 @@ def read_half(
     dead = {own: tensors[names.theirs[own]] for own in names.dead if not absent}
     table = live[TABLE]
     for name in names.aliases:
-        if name in tensors and not _same(tensors[name], table):
+        if name in tensors and not same_tensor(tensors[name], table):
             raise CheckpointError(
                 "the output matrix is not the table of embeddings",
                 where=f"{where}: {name}",
@@ -247,7 +247,8 @@ def _wrong_half(half: Half, found: str, where: object) -> CheckpointError:
     return CheckpointError(f"the file holds {found} of SONAR", where=where, expected=f"the text {half}")
 
 
-def _same(a: Tensor, b: Tensor) -> bool:
+def same_tensor(a: Tensor, b: Tensor) -> bool:
+    """Return whether two tensors are one, or have the same values."""
     if a.shape != b.shape:
         return False
     return (a.data_ptr() == b.data_ptr() and a.stride() == b.stride()) or torch.equal(a, b)

@@ -141,6 +141,8 @@ def test_one_model_of_hugging_face_with_both_halves(tmp_path):
     save_file({k: v.clone() for k, v in tensors.items()}, tmp_path / "model.safetensors")
     assert load_sonar(tmp_path).encoder is None
     shared = tensors["model.shared.weight"]
+    save_file({**tensors, "model.encoder.embed_tokens.weight": shared.clone()}, tmp_path / "model.safetensors")
+    assert load_sonar(tmp_path).encoder is None
     (tmp_path / "model.safetensors").unlink()
     torch.save(tensors | {"model.encoder.embed_tokens.weight": shared}, tmp_path / "pytorch_model.bin")
     assert load_sonar(tmp_path).encoder is None
