@@ -2,7 +2,7 @@
 
     python benchmarks/sonar.py                     # both halves, float32 and bfloat16; about half an hour on two cores
     python benchmarks/sonar.py --quick             # two layers, a few sentences, to see that it runs
-    python benchmarks/sonar.py --only encode --onnx runs/sonar-int8   # also an exported encoder, of the same weights
+    python benchmarks/sonar.py --only encode --onnx runs/sonar-onnx   # also the exported encoder, of the same weights
 
 The baseline is what people run today: five sentences at a time in the order in which they come, padded;
 ``M2M100Encoder`` with a masked mean, and ``M2M100ForConditionalGeneration.generate`` from ``encoder_outputs``. Both
@@ -98,6 +98,14 @@ def draw(module: nn.Module) -> Any:
             else:
                 parameter.normal_(0.0, parameter.shape[1] ** -0.5, generator=generator)
     return module.eval().requires_grad_(False)
+
+
+def shared(half: Any) -> Any:
+    """Another module with the same tensors."""
+    with torch.device("meta"):
+        twin = type(half)(half.config)
+    twin.load_state_dict(half.state_dict(), assign=True)
+    return twin.eval().requires_grad_(False)
 
 
 def hugging_face_config(layers: int, encoder: bool) -> Any:
@@ -280,8 +288,8 @@ def main() -> None:
     parser.add_argument("--beams", type=int, nargs="*", default=[1, 5], help="beams to decode with (default 1 5)")
     parser.add_argument("--vocabulary", type=int, default=20_000, help="ids of the restricted vocabulary; 0: none")
     parser.add_argument("--batch-tokens", type=int, default=8192)
-    parser.add_argument("--compile", action="store_true", help="also compiled; the first run is not counted")
-    parser.add_argument("--onnx", metavar="FOLDER", help="export the encoder there and measure it, int8 too")
+    parser.add_argument("--compile", action="store_true", help="also with torch.compile, the first run not counted")
+    parser.add_argument("--onnx", metavar="FOLDER", help="measure the encoder exported there, made if it is missing")
     parser.add_argument("--repeats", type=int, help="runs of each (default 3)")
     parser.add_argument("--threads", type=int, help="torch threads (default: torch's own choice)")
     parser.add_argument("--cpu-time", action="store_true", help="count CPU time: for a busy machine, with --threads 1")
@@ -337,6 +345,7 @@ def measure_encode(
     encoder = draw(SonarEncoder(SonarEncoderConfig(num_layers=layers)))
     runs: dict[str, tuple[Callable[[], object], int]] = {}
     ours: dict[str, tuple[Callable[[], object], int]] = {}
+    few = slice(0, 10)
     for dtype in dtypes:
         if dtype != torch.float32:
             twin = SonarEncoder(SonarEncoderConfig(num_layers=layers))
@@ -354,9 +363,32 @@ def measure_encode(
             return found
 
         ours[f"largeconcept {named(dtype)}"] = encode, len(ids)
-        few = slice(0, 10)
+        if arguments.compile:
+            compiled = SonarCodec(shared(encoder_here), None, spm, compile=True)
+            encode(compiled)
+            ours[f"largeconcept {named(dtype)} compiled"] = (lambda c=compiled: encode(c)), len(ids)
         a, b = their_encode(theirs, ids[few]), codec.encode(texts[few], LANGUAGE)
         print(f"  {named(dtype)}: relative difference of concepts {float((a - b).norm() / a.norm()):.1g}")
+    if arguments.onnx:
+        from largeconcept.codec.sonar.onnx import SonarOnnxEncoder, export_onnx
+
+        reference = SonarCodec(encoder, None, spm, space="random weights")
+        for weights in ("float32", "int8"):
+            folder = Path(arguments.onnx) / weights
+            began = time.perf_counter()
+            if not (folder / "config.json").exists():
+                export_onnx(reference, folder, int8=weights == "int8")
+                print(f"  onnx {weights}: exported in {time.perf_counter() - began:.0f} s")
+            exported = SonarCodec(SonarOnnxEncoder(folder), None, spm)
+
+            def run(c: Any = exported) -> Tensor:
+                # Padding costs here: sentences of about one length.
+                found: Tensor = c.encode(texts, LANGUAGE, batch_tokens=min(arguments.batch_tokens, 512))
+                return found
+
+            a, b = reference.encode(texts[few], LANGUAGE), exported.encode(texts[few], LANGUAGE)
+            print(f"  onnx {weights}: lowest cosine to float32 {float(torch.cosine_similarity(a, b).min()):.6f}")
+            ours[f"largeconcept onnx {weights}"] = run, len(ids)
     table.measure("encode", runs | ours, repeats)
 
 
@@ -408,7 +440,7 @@ def measure_decode(
                     [language] * n,
                     options,
                     vocabularies=some,
-                    batch_tokens=arguments.batch_tokens,
+                    batch_tokens=arguments.batch_tokens // 5,  # as SonarCodec.decode
                 )
 
             runs[f"transformers {named(dtype)}"] = baseline, block
@@ -418,6 +450,11 @@ def measure_decode(
                     (lambda w=write: w(some=vocabulary)),
                     count,
                 )
+            if arguments.compile:
+                compiled = shared(half)
+                compiled.compile_step()
+                write(compiled)
+                ours[f"largeconcept {named(dtype)} compiled"] = (lambda w=write, c=compiled: w(c)), count
             if beams == 1:
                 a, b = baseline(n=5), write(n=5)
                 same = sum(x == y for u, v in zip(a, b, strict=True) for x, y in zip(u, v, strict=True))

@@ -49,7 +49,8 @@ class SonarCodec:
         metadata: what is known about the weights, as plain data; ``licence`` among it.
         forbid_unknown: never write the unknown piece, as ``⁇``.
         vocabulary: sample texts by language; see :meth:`restrict`.
-        compile: compile the encoder with ``torch.compile``; the first call then takes longer.
+        compile: compile the encoder and the decoder's step with ``torch.compile``; the first calls then take a minute.
+            Meant for accelerators: on a CPU the library's own ways are as quick or quicker.
 
     Raises:
         CheckpointError: the parts do not fit one another.
@@ -105,6 +106,8 @@ class SonarCodec:
             self.restrict(lang, texts)
         if compile and encoder is not None:
             encoder.compile(dynamic=True)
+        if compile and decoder is not None:
+            decoder.compile_step()
 
     # ------------------------------------------------------------------ what it is
 

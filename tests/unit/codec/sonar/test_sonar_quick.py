@@ -107,3 +107,16 @@ def test_gradients_go_around() -> None:
     assert cache.packed is None
     with torch.no_grad():
         assert decoder.start(concepts, 3).packed is not None
+
+
+@pytest.mark.slow
+def test_a_compiled_step() -> None:
+    decoder = small_decoder(5)
+    generator = torch.Generator().manual_seed(2)
+    tokens = torch.randint(4, decoder.config.vocab_size, (5, 6), generator=generator)
+    concepts = torch.randn(5, decoder.config.concept_dim, generator=generator)
+    plain = read(decoder, tokens, concepts)
+    decoder.compile_step()
+    torch.testing.assert_close(read(decoder, tokens, concepts), plain, rtol=1e-5, atol=1e-5)
+    assert decoder._packed is None
+    assert copy.deepcopy(decoder)._layer_step is network.DecoderLayer.step
