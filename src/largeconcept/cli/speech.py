@@ -22,7 +22,8 @@ Speak = Annotated[
     ),
 ]
 Voice = Annotated[
-    str | None, typer.Option("--voice", help="Piper voice (.onnx file) to speak with. Default: eSpeak NG.")
+    str | None,
+    typer.Option("--voice", help="Piper voice: an .onnx file, or joe (English). Default: eSpeak NG."),
 ]
 
 

