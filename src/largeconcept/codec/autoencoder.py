@@ -146,7 +146,8 @@ class AutoencoderCodec:
                 stacklevel=2,
             )
             ids = [row[:limit] for row in ids]
-        out = torch.empty(len(ids), self.dim)
+        with torch.inference_mode(False):  # the caller may want gradients with respect to the concepts
+            out = torch.empty(len(ids), self.dim)
         device = self.network.embedding.weight.device
         for rows in by_length([len(row) for row in ids], batch_tokens):
             longest = max(len(ids[i]) for i in rows)

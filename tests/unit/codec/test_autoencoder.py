@@ -27,6 +27,10 @@ def test_it_is_a_codec_and_order_and_batches_do_not_matter(codec: AutoencoderCod
     assert codec.decode(codec.encode([]), "en") == []
 
 
+def test_concepts_may_become_the_leaf_of_a_graph(codec: AutoencoderCodec) -> None:
+    assert codec.encode(["A red ball."]).requires_grad_().is_leaf
+
+
 def test_decoding_methods_and_languages(codec: AutoencoderCodec) -> None:
     concepts = codec.encode(TEXTS)
     for method in ("greedy", "beam"):

@@ -196,8 +196,9 @@ def folder_kind(folder: Path) -> str | None:
 def _speech_files(folder: Path, kind: str | None) -> dict[str, Path]:
     from largeconcept.codec.speech.languages import language_of_file
 
-    if kind == "sonar":
-        return {path.parent.name: path.parent for path in sorted(folder.glob("speech/*/config.json"))}
+    if kind == "sonar":  # by its own list: a folder that was written again may hold encoders of before
+        known = read_json(folder / "config.json").get("speech")
+        return {code: folder / "speech" / code for code in known} if isinstance(known, dict) else {}
     found = {}
     for path in sorted(folder.glob("spenc.*.pt")):
         language = language_of_file(path.name)

@@ -66,6 +66,12 @@ def test_files_beside_the_text_weights_are_found(tmp_path, saved, files, audio):
     torch.testing.assert_close(other.encode_speech(audio, "fra"), codec.encode_speech(audio, "eng"))
 
 
+def test_encoders_of_an_older_codec_in_the_same_folder_are_not_heard_with(tmp_path, saved, files):
+    load_codec("sonar", path=saved, speech=files).save_pretrained(tmp_path)
+    load_codec("sonar", path=saved, speech={"eng": files["eng"]}).save_pretrained(tmp_path)
+    assert list(load_codec(tmp_path).speech) == ["eng"]
+
+
 def test_loaded_encoders_are_saved_too(tmp_path, saved, audio):
     codec = load_codec("sonar", path=saved, speech={"eng": SpeechEncoder(small_speech_encoder(1))})
     codec.save_pretrained(tmp_path)
