@@ -70,6 +70,7 @@ def export_onnx(codec: SonarCodec, path: str | Path, *, int8: bool = False) -> d
             _quantize(quantization, plain, written)
         for part in (WEIGHTS, MODEL):
             (written.parent / part).replace(folder / part)
+        (folder / WEIGHTS).chmod((folder / MODEL).stat().st_mode)  # the quantiser makes it readable by its owner only
     atomic_write_bytes(folder / TOKENIZER, codec.tokenizer.model)
     config = {
         "type": TYPE,
