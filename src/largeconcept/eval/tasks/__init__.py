@@ -1,0 +1,155 @@
+"""The tasks of an evaluation: their names, and what each is given.
+
+A task is a function ``task(context) -> TaskResult``. It raises :class:`LeftOut` where model or data cannot do it: the
+result then says why, instead of a score of nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from largeconcept.errors import ConfigError, did_you_mean
+
+if TYPE_CHECKING:
+    from largeconcept.data.reader import ConceptDataset
+    from largeconcept.eval.predictors import Predictor
+    from largeconcept.eval.records import TaskResult
+    from largeconcept.generate.options import GenerationOptions
+    from largeconcept.generate.pipeline import ConceptPipeline
+    from largeconcept.types import Document
+
+Kind = Literal["concepts", "generation", "codec"]
+
+
+@dataclass(frozen=True, slots=True)
+class TaskInfo:
+    """A task by name.
+
+    Attributes:
+        target: ``module:function``, imported when it is run.
+        kind: what is judged: predicted concepts, written texts, or the codec alone.
+        version: raised whenever figures change; part of every key.
+        about: one line for people.
+        needs: what it needs besides a model and held-out data, for people.
+    """
+
+    target: str
+    kind: Kind
+    version: int
+    about: str
+    needs: str = ""
+
+
+_PLACE = "largeconcept.eval.tasks"
+TASKS: dict[str, TaskInfo] = {
+    "next_concept": TaskInfo(
+        f"{_PLACE}.concepts:next_concept", "concepts", 1, "Predict each concept of a text from the true ones before it."
+    ),
+    "continuation": TaskInfo(
+        f"{_PLACE}.generation:continuation", "generation", 1, "Continue held-out texts by some sentences."
+    ),
+    "summarize": TaskInfo(
+        f"{_PLACE}.generation:summarize",
+        "generation",
+        1,
+        "Write the summary of a text.",
+        "texts with a summary or target sentences; a model tuned to summarize",
+    ),
+    "summarize_into": TaskInfo(
+        f"{_PLACE}.generation:summarize_into",
+        "generation",
+        1,
+        "Write the summary in another language than the text's, zero-shot.",
+        "texts whose summary exists in another language; a model tuned to summarize",
+    ),
+    "expand": TaskInfo(
+        f"{_PLACE}.generation:expand",
+        "generation",
+        1,
+        "Write a text from its summary.",
+        "texts with a summary or target sentences; a model tuned to expand",
+    ),
+    "plan": TaskInfo(
+        f"{_PLACE}.generation:plan",
+        "generation",
+        1,
+        "Continue texts paragraph by paragraph, planning each.",
+        "a planning model",
+    ),
+}
+
+
+class LeftOut(Exception):  # noqa: N818 - nothing is wrong
+    """A task or a predictor that cannot be done; the message says why, in one line."""
+
+
+@dataclass(slots=True)
+class Context:
+    """What a task works on.
+
+    Attributes:
+        pipeline: the model that is judged, with its codec.
+        dataset: held-out concepts, or ``None`` where only texts were given.
+        train: the split the model was trained on, if it is there.
+        documents: held-out texts with their sentences (those of ``dataset``, or others), in an order drawn from the
+            seed.
+        predictors: those of texts beside the model, which is the first.
+        options: generation options of the model.
+        limit: most documents to use.
+        seed: of all draws.
+        folder: where raw outputs and the cache go; ``None`` keeps nothing.
+        progress: called with (done, total, unit).
+        settings: of single tasks: name -> keyword arguments.
+    """
+
+    pipeline: ConceptPipeline
+    dataset: ConceptDataset | None = None
+    train: ConceptDataset | None = None
+    documents: Sequence[Document] = ()
+    predictors: Sequence[Predictor] = ()
+    options: GenerationOptions | None = None
+    limit: int | None = None
+    seed: int = 0
+    folder: Path | None = None
+    progress: Callable[..., None] = lambda *_: None
+    settings: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+
+Task = Callable[[Context], "TaskResult"]
+
+
+def load_task(name: str) -> Task:
+    """Return the function of a task."""
+    module, _, function = TASKS[name].target.partition(":")
+    found: Task = getattr(import_module(module), function)
+    return found
+
+
+def choose_tasks(wanted: str | Sequence[str]) -> list[str]:
+    """Return the names of tasks that are wanted, in the order of :data:`TASKS`.
+
+    Args:
+        wanted: ``all``, a name, a pattern such as ``summ*``, or several of them (also parted by commas).
+
+    Raises:
+        ConfigError: a name or pattern that no task has.
+    """
+    given = [wanted] if isinstance(wanted, str) else list(wanted)
+    patterns = [part.strip() for one in given for part in str(one).split(",") if part.strip()]
+    if not patterns:
+        raise ConfigError("no task", where="tasks", hint=f"all, or some of: {', '.join(TASKS)}")
+    chosen = set()
+    for pattern in patterns:
+        matches = [name for name in TASKS if pattern == "all" or fnmatchcase(name, pattern)]
+        if not matches:
+            raise ConfigError("unknown task", where="tasks", got=pattern, hint=did_you_mean(pattern, TASKS))
+        chosen |= set(matches)
+    return [name for name in TASKS if name in chosen]
+
+
+__all__ = ["TASKS", "Context", "Kind", "LeftOut", "Task", "TaskInfo", "choose_tasks", "load_task"]
