@@ -230,7 +230,7 @@ def test_concepts_of_another_codec(cli, toy_codec, tmp_path, suffix):
     write_concepts(path, ConceptFile(codec.encode(["A."]), ("A.",), codec.fingerprint))
     cli("decode", path, "--codec", toy_codec).error(codec.fingerprint, ToyCodec(16).fingerprint, "8 channels")
     write_concepts(path, ConceptFile(codec.encode(["A."])))
-    cli("decode", path, "--codec", toy_codec).error("(n, 16)", "(1, 8)")
+    cli("decode", path, "--codec", toy_codec).error("(N, 16)", "(1, 8)")
 
 
 @pytest.mark.parametrize("suffix", ["npz", "safetensors", "jsonl"])

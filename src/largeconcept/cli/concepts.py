@@ -85,8 +85,9 @@ def decode(
 
     Prints one sentence a line.
     """
+    from largeconcept.codec.rows import check_concepts
     from largeconcept.generate.files import parse_json_lines, read_concepts
-    from largeconcept.generate.texts import check_concepts, writable
+    from largeconcept.generate.texts import writable
     from largeconcept.hub import check_fingerprint
 
     if file == "-":

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from largeconcept.codec.decoding import SamplingOptions, beam_search, write_tokens
 from largeconcept.codec.network import EOS, PAD, AutoencoderConfig, AutoencoderNetwork, WritingState
+from largeconcept.codec.rows import by_length, check_concepts
 from largeconcept.codec.token_loss import token_cross_entropy
 from largeconcept.codec.tokenizer import Tokenizer, clean
 from largeconcept.errors import CheckpointError, ConfigError, DataError, LanguageError, did_you_mean
@@ -189,7 +190,9 @@ class AutoencoderCodec:
             LanguageError: the codec cannot write a language.
             ConfigError: an unknown method or a setting out of range.
         """
-        rows = self._checked(concepts)
+        check_concepts(concepts, self.dim)
+        weight = self.network.embedding.weight
+        rows = concepts.detach().to(device=weight.device, dtype=weight.dtype)
         number = self._language_indices(lang, len(rows))
         if method not in ("beam", "greedy", "sample"):
             raise ConfigError("unknown decoding method", where="method", got=method, expected="beam, greedy or sample")
@@ -273,22 +276,6 @@ class AutoencoderCodec:
         network = self.network
         parts: list[nn.Module] = [network.decoder, network.to_memory, network.to_bias, network.language]
         return [network.decoder_positions, *(p for part in parts for p in part.parameters())]
-
-    def _checked(self, concepts: Tensor) -> Tensor:
-        if concepts.ndim != 2 or concepts.shape[1] != self.dim:
-            raise DataError(
-                "wrong shape",
-                where="concepts",
-                expected=f"(N, {self.dim})",
-                got=tuple(concepts.shape),
-                hint="were these concepts made with another codec?",
-            )
-        weight = self.network.embedding.weight
-        rows = concepts.detach().to(device=weight.device, dtype=weight.dtype)
-        finite = torch.isfinite(rows).all(dim=1)
-        if not bool(finite.all()):
-            raise DataError("a concept is not finite", where=f"concepts[{int((~finite).nonzero()[0])}]")
-        return rows
 
     def _language_indices(self, lang: str | Sequence[str], rows: int) -> Tensor:
         codes = [lang] * rows if isinstance(lang, str) else list(lang)
@@ -396,17 +383,3 @@ def _check_sentences(sentences: Sequence[str]) -> None:
 def _fingerprint(stored: dict[str, Tensor], tokenizer: Tokenizer, config: AutoencoderConfig, storage: str) -> str:
     shape = json.dumps([storage, config.to_dict()], sort_keys=True).encode()
     return fingerprint(stored, hashlib.sha256(tokenizer.model).digest(), shape)
-
-
-def by_length(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:
-    """Group indices by similar length so that (longest × count) stays within the budget."""
-    groups: list[list[int]] = []
-    current: list[int] = []
-    for i in sorted(range(len(lengths)), key=lambda j: lengths[j]):
-        if current and lengths[i] * (len(current) + 1) > batch_tokens:
-            groups.append(current)
-            current = []
-        current.append(i)
-    if current:
-        groups.append(current)
-    return groups

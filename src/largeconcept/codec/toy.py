@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from largeconcept.codec.rows import check_concepts
 from largeconcept.errors import CheckpointError, DataError, LanguageError
 from largeconcept.io import read_json, write_json
 
@@ -85,10 +86,7 @@ class ToyCodec:
         for code in [lang] if isinstance(lang, str) else lang:
             if code not in self.languages:
                 raise LanguageError("the toy codec cannot write this language", got=code, expected=self.languages)
-        if concepts.ndim != 2 or concepts.shape[1] != self._dim:
-            raise DataError("wrong shape", where="concepts", expected=f"(N, {self._dim})", got=tuple(concepts.shape))
-        if not bool(torch.isfinite(concepts).all()):
-            raise DataError("a concept is not finite", where="concepts")
+        check_concepts(concepts, self._dim)
         if not self._memory:
             raise DataError("the toy codec has seen no sentence", hint="call remember() or encode() first")
         names = list(self._memory)

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, overload
 
+from largeconcept.codec.rows import check_concepts
 from largeconcept.devices import default_device, move
 from largeconcept.errors import ConfigError, DataError
 from largeconcept.generate.loop import concept_limit, generate_concepts
@@ -34,7 +35,6 @@ from largeconcept.generate.texts import (
     as_config,
     as_document,
     as_documents,
-    check_concepts,
     encode_documents,
     input_language,
     join_sentences,

@@ -12,11 +12,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
+from largeconcept.codec.rows import check_concepts
 from largeconcept.codec.speech.audio import Audio, read_audio
 from largeconcept.codec.speech.silences import cut
 from largeconcept.codec.speech.synthesis import PAUSE, Synthesizer, load_synthesizer, speak_sentences
 from largeconcept.errors import ConfigError, DataError, LanguageError
-from largeconcept.generate.texts import DecodingOptions, as_config, check_concepts
+from largeconcept.generate.texts import DecodingOptions, as_config
 from largeconcept.languages import flores, language_name
 from largeconcept.types import ConceptCodec, Document
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from pydantic import Field
 
+from largeconcept.codec.rows import check_concepts
 from largeconcept.config import Config
 from largeconcept.errors import DataError, LanguageError, did_you_mean
 from largeconcept.languages import flores
@@ -204,26 +205,6 @@ def check_text(text: str, where: str) -> None:
     raise DataError(
         f"{name} at position {match.start()}", where=where, hint="remove it, or read the file in its own encoding"
     )
-
-
-def check_concepts(concepts: Tensor, dim: int) -> None:
-    """Refuse tensors that are not (n, C) finite numbers.
-
-    Raises:
-        DataError: says what was expected.
-    """
-    if concepts.ndim != 2 or concepts.shape[1] != dim:
-        raise DataError(
-            "wrong shape",
-            where="concepts",
-            expected=f"(n, {dim})",
-            got=tuple(concepts.shape),
-            hint="were they made by another codec?",
-        )
-    finite = concepts.isfinite().all(dim=1)
-    if not bool(finite.all()):
-        row = int((~finite).nonzero()[0])
-        raise DataError("a value is not finite", where=f"concepts, row {row}")
 
 
 def writable(codec: ConceptCodec, lang: str) -> str:

@@ -110,7 +110,7 @@ class TokenLMObjective:
         """
         import torch
 
-        from largeconcept.codec.autoencoder import by_length
+        from largeconcept.codec.rows import by_length
         from largeconcept.objectives.codec import IGNORE, cross_entropy_sum
         from largeconcept.types import Loss
 

@@ -8,7 +8,8 @@ import torch
 from conftest_helpers import truncate_file
 
 from largeconcept.codec import load_codec
-from largeconcept.codec.autoencoder import AutoencoderCodec, by_length
+from largeconcept.codec.autoencoder import AutoencoderCodec
+from largeconcept.codec.rows import by_length
 from largeconcept.errors import CheckpointError, ConfigError, DataError, LanguageError
 from largeconcept.types import ConceptCodec
 
@@ -57,7 +58,7 @@ def test_bad_concepts_and_settings(codec: AutoencoderCodec) -> None:
         codec.decode(torch.zeros(2, 15), "en")
     broken = torch.zeros(3, 16)
     broken[2, 4] = torch.nan
-    with pytest.raises(DataError, match=r"concepts\[2\]"):
+    with pytest.raises(DataError, match=r"concepts, row 2"):
         codec.decode(broken, "en")
     with pytest.raises(LanguageError):
         codec.decode(torch.zeros(1, 16), "xx-nonsense")

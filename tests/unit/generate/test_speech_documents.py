@@ -231,7 +231,7 @@ def test_concepts_that_do_not_fit(pipeline, talk):
     document = hear(talk, pipeline.codec, "en")
     with pytest.raises(DataError, match=r"talk\.wav: not as many concepts as sentences; expected 3; got 2"):
         pipeline(replace(document, concepts=document.concepts[:2]))
-    with pytest.raises(DataError, match=r"expected \(n, 16\); got \(3, 8\)"):
+    with pytest.raises(DataError, match=r"expected \(N, 16\); got \(3, 8\)"):
         pipeline(replace(document, concepts=document.concepts[:, :8]))
     with pytest.raises(DataError, match="not finite"):
         pipeline(replace(document, concepts=document.concepts / 0))

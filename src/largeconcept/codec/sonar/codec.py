@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 import torch
 from torch import Tensor, nn
 
-from largeconcept.codec.autoencoder import by_length
+from largeconcept.codec.rows import by_length, check_concepts
 from largeconcept.codec.sonar.files import Dtype
 from largeconcept.codec.sonar.folder import space_fingerprint
 from largeconcept.codec.sonar.network import SonarDecoder, SonarEncoder
@@ -309,7 +309,8 @@ class SonarCodec:
             top_p=top_p,
             seed=seed,
         )
-        rows = self._checked(concepts)
+        check_concepts(concepts, self.dim)
+        rows = concepts.detach().to(device=self.device, dtype=torch.float32)
         numbers = self._target_ids(lang, len(rows))
         written = write(
             decoder, rows, numbers, options, vocabularies=self._vocabularies, batch_tokens=max(1, batch_tokens // 5)
@@ -445,21 +446,6 @@ class SonarCodec:
         if lang is None or any(code is None for code in ([] if isinstance(lang, str) else lang)):
             raise LanguageError("a language to write in is needed", where="lang", got=None, expected="as fra_Latn")
         return self.tokenizer.language_ids(lang, rows)
-
-    def _checked(self, concepts: Tensor) -> Tensor:
-        if concepts.ndim != 2 or concepts.shape[1] != self.dim:
-            raise DataError(
-                "wrong shape",
-                where="concepts",
-                expected=f"(N, {self.dim})",
-                got=tuple(concepts.shape),
-                hint="were these concepts made with another codec?",
-            )
-        rows = concepts.detach().to(device=self.device, dtype=torch.float32)
-        finite = torch.isfinite(rows).all(dim=1)
-        if not bool(finite.all()):
-            raise DataError("a concept is not finite", where=f"concepts[{int((~finite).nonzero()[0])}]")
-        return rows
 
 
 def _fitted(ids: list[list[int]], limit: int, on_long: OnLong) -> tuple[list[list[int]], list[int]]:

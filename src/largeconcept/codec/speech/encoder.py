@@ -16,7 +16,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from largeconcept.codec.autoencoder import by_length
+from largeconcept.codec.rows import by_length
 from largeconcept.codec.speech.conformer import Conformer
 from largeconcept.codec.speech.features import FEATURE_DIM, SAMPLE_RATE, log_mel, num_frames
 from largeconcept.codec.speech.pooler import AttentionPooler

@@ -158,7 +158,7 @@ def test_decoding_refuses(codec):
     with pytest.raises(DataError, match=r"expected \(N, 32\); got \(4, 31\)"):
         codec.decode(concepts[:, :31], "en")
     concepts[2, 5] = math.nan
-    with pytest.raises(DataError, match=r"concepts\[2\]: a concept is not finite"):
+    with pytest.raises(DataError, match=r"concepts, row 2: a value is not finite"):
         codec.decode(concepts, "en")
     with pytest.raises(LanguageError):
         codec.decode(concepts[:2], ["en", "klingon"])
