@@ -1,0 +1,315 @@
+"""Predictors of text that need no model: what a score has to be compared with before it means anything.
+
+==================  ====================================================================================================
+``copy_last``       the last sentence of the source, over and over
+``lead_K``          the first K sentences of the source (translated through their concepts, where another language is
+                    asked for): the usual baseline of summarisation
+``mean_vector``     the mean concept of the training data, decoded: what a regression without context would say
+``nearest_train``   what followed the training sentence that is nearest to the source's last one, or the target of the
+                    nearest training document: a model that is no better has memorised, or learnt less than a look-up
+``shuffled``        the reference of another item: fluent, human, and about something else. A metric that cannot tell
+                    it from a good answer does not measure content
+``constant``        always the same text, for tests of metrics
+==================  ====================================================================================================
+
+Shape letters: N concepts of the training data, C concept dimension.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from largeconcept.errors import ConfigError
+from largeconcept.eval.predictors import Item, Mode, Output, grouped, written
+from largeconcept.eval.records import digest
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from largeconcept.data.reader import ConceptDataset, ConceptDocument
+    from largeconcept.types import ConceptCodec
+
+TRAIN_CONCEPTS = 200_000
+"""Most concepts of the training data that are searched."""
+
+
+class CopyLast:
+    """Repeat the last sentence of the source: the text of the next-concept baseline of that name."""
+
+    whole = False
+    name = "copy_last"
+
+    def describe(self) -> dict[str, Any]:
+        """Return what outputs depend on; see :class:`~largeconcept.eval.predictors.Predictor`."""
+        return {"kind": self.name}
+
+    def cannot(self, mode: Mode, items: Sequence[Item]) -> str | None:
+        """Return why not."""
+        return "copies the text's own language" if any(item.cross_lingual for item in items) else None
+
+    def generate(self, items: Sequence[Item], mode: Mode, seed: int) -> list[Output]:
+        """Write."""
+        return [written([item.source.sentences[-1]] * item.max_concepts, item.target_lang) for item in items]
+
+
+class Lead:
+    """The first sentences of the source.
+
+    Args:
+        number: how many.
+        codec: translates them where another language is asked for; without it such items cannot be done.
+
+    Raises:
+        ConfigError: a number below 1.
+    """
+
+    whole = False
+
+    def __init__(self, number: int, codec: ConceptCodec | None = None) -> None:
+        if number < 1:
+            raise ConfigError("out of range", where="lead", got=number, expected="at least 1 sentence")
+        self.number, self.codec = number, codec
+        self.name = f"lead_{number}"
+
+    def describe(self) -> dict[str, Any]:
+        """Return what outputs depend on."""
+        return {
+            "kind": "lead",
+            "number": self.number,
+            "codec": None if self.codec is None else self.codec.fingerprint,
+        }
+
+    def cannot(self, mode: Mode, items: Sequence[Item]) -> str | None:
+        """Return why not."""
+        foreign = {item.target_lang for item in items if item.cross_lingual}
+        if foreign and self.codec is None:
+            return "copies the text's own language"
+        unwritable = foreign - set(self.codec.languages if self.codec is not None else ())
+        return f"the codec does not write {', '.join(sorted(unwritable))}" if unwritable else None
+
+    def generate(self, items: Sequence[Item], mode: Mode, seed: int) -> list[Output]:
+        """Write."""
+        outputs = []
+        for item in items:
+            began = time.perf_counter()
+            sentences = list(item.source.sentences[: self.number])
+            if item.cross_lingual and self.codec is not None:
+                known = item.lang if item.lang in self.codec.languages else None
+                sentences = self.codec.decode(self.codec.encode(sentences, known), item.target_lang)
+            outputs.append(written(sentences, item.target_lang, seconds=time.perf_counter() - began))
+        return outputs
+
+
+class MeanVector:
+    """The mean concept of the training data, decoded in the language that is asked for.
+
+    Args:
+        mean: (C,).
+        codec: writes it.
+    """
+
+    whole = False
+    name = "mean_vector"
+
+    def __init__(self, mean: Tensor, codec: ConceptCodec) -> None:
+        self.mean, self.codec = mean.detach().float().cpu(), codec
+        self._written: dict[str, str] = {}
+
+    def describe(self) -> dict[str, Any]:
+        """Return what outputs depend on."""
+        return {"kind": self.name, "mean": _bytes_digest(self.mean), "codec": self.codec.fingerprint}
+
+    def cannot(self, mode: Mode, items: Sequence[Item]) -> str | None:
+        """Return why not."""
+        unwritable = {item.target_lang for item in items} - set(self.codec.languages)
+        return f"the codec does not write {', '.join(sorted(unwritable))}" if unwritable else None
+
+    def generate(self, items: Sequence[Item], mode: Mode, seed: int) -> list[Output]:
+        """Write."""
+        for lang in {item.target_lang for item in items} - set(self._written):
+            self._written[lang] = self.codec.decode(self.mean.unsqueeze(0), lang)[0]
+        return [written([self._written[item.target_lang]] * item.max_concepts, item.target_lang) for item in items]
+
+
+class NearestTrain:
+    """What the training data says in the nearest place.
+
+    A text is continued by the sentences after the training sentence whose concept has the greatest cosine to that of
+    the source's last sentence; it is summarised (or expanded) by the target of the training document whose mean concept
+    is nearest to the source's. Only training texts in the language that is asked for are searched.
+
+    Args:
+        train: the training split.
+        codec: of its concepts.
+        limit: most concepts to search; whole documents are taken in order.
+    """
+
+    whole = False
+    name = "nearest_train"
+
+    def __init__(self, train: ConceptDataset, codec: ConceptCodec, limit: int = TRAIN_CONCEPTS) -> None:
+        self.train, self.codec, self.limit = train, codec, limit
+
+    @cached_property
+    def _documents(self) -> list[ConceptDocument]:
+        return list(_first_documents(self.train, self.limit))
+
+    @cached_property
+    def _places(self) -> dict[str | None, tuple[Tensor, list[tuple[int, int]]]]:
+        """Language -> unit concepts (N, C) that another one follows, and (document, place) of each."""
+        import torch
+
+        rows: dict[str | None, list[Tensor]] = {}
+        places: dict[str | None, list[tuple[int, int]]] = {}
+        for number, document in enumerate(self._documents):
+            if len(document.concepts) > 1:
+                rows.setdefault(document.lang, []).append(document.concepts[:-1])
+                places.setdefault(document.lang, []).extend((number, i) for i in range(len(document.concepts) - 1))
+        return {lang: (_unit(torch.cat(parts)), places[lang]) for lang, parts in rows.items()}
+
+    @cached_property
+    def _means(self) -> dict[str | None, tuple[Tensor, list[int]]]:
+        """Language -> unit mean concepts (documents, C) of documents with a target, and their numbers."""
+        import torch
+
+        chosen: dict[str | None, list[int]] = {}
+        for number, document in enumerate(self._documents):
+            if document.target_sentences:
+                chosen.setdefault(document.lang, []).append(number)
+        return {
+            lang: (_unit(torch.stack([_unit(self._documents[i].concepts).mean(dim=0) for i in numbers])), numbers)
+            for lang, numbers in chosen.items()
+        }
+
+    def describe(self) -> dict[str, Any]:
+        """Return what outputs depend on."""
+        texts = hashlib.sha256()
+        for document in self._documents:
+            texts.update("\0".join([document.id, *document.sentences, *(document.target_sentences or ())]).encode())
+        return {"kind": self.name, "train": texts.hexdigest()[:16], "codec": self.codec.fingerprint}
+
+    def cannot(self, mode: Mode, items: Sequence[Item]) -> str | None:
+        """Return why not."""
+        if mode in ("summarize", "expand"):
+            if any(item.cross_lingual for item in items):
+                return "its targets are in the training texts' own languages"
+            found: Mapping[str | None, object] = self._means
+        else:
+            found = self._places
+        if mode == "expand" or not found:
+            what = "no pairs to " + mode if mode in ("summarize", "expand") else "no text of two sentences"
+            return f"the training data has {what}"
+        absent = {item.target_lang for item in items} - set(found) if None not in found else set()
+        return f"the training data has no text in {', '.join(sorted(map(str, absent)))}" if absent else None
+
+    def generate(self, items: Sequence[Item], mode: Mode, seed: int) -> list[Output]:
+        """Write."""
+        outputs: list[Output | None] = [None] * len(items)
+        for (lang,), places in grouped(items, "target_lang").items():
+            began = time.perf_counter()
+            sources = [items[place].source.sentences for place in places]
+            texts = self._targets(sources, lang) if mode == "summarize" else self._followers(sources, lang)
+            seconds = (time.perf_counter() - began) / len(places)
+            for place, sentences in zip(places, texts, strict=True):
+                outputs[place] = written(sentences[: items[place].max_concepts], lang, seconds=seconds)
+        return [output for output in outputs if output is not None]
+
+    def _followers(self, sources: Sequence[Sequence[str]], lang: str) -> list[list[str]]:
+        concepts, places = self._places.get(lang) or self._places[None]
+        asked = _unit(self.codec.encode([source[-1] for source in sources], self._known(lang)))
+        found = [places[i] for i in (asked.to(concepts) @ concepts.T).argmax(dim=1).tolist()]
+        return [self._documents[number].sentences[place + 1 :] for number, place in found]
+
+    def _targets(self, sources: Sequence[Sequence[str]], lang: str) -> list[list[str]]:
+        import torch
+
+        means, numbers = self._means.get(lang) or self._means[None]
+        asked = [_unit(self.codec.encode(list(source), self._known(lang))).mean(dim=0) for source in sources]
+        best = (_unit(torch.stack(asked)).to(means) @ means.T).argmax(dim=1).tolist()
+        return [list(self._documents[numbers[i]].target_sentences or ()) for i in best]
+
+    def _known(self, lang: str) -> str | None:
+        return lang if lang in self.codec.languages else None
+
+
+class Shuffled:
+    """The reference of another item of the same language: a control that knows everything but the topic."""
+
+    whole = True
+    name = "shuffled"
+
+    def describe(self) -> dict[str, Any]:
+        """Return what outputs depend on."""
+        return {"kind": self.name}
+
+    def cannot(self, mode: Mode, items: Sequence[Item]) -> str | None:
+        """Return why not."""
+        lonely = [key for key, places in grouped(items, "target_lang").items() if len(places) < 2]
+        return f"there is only one item in {lonely[0][0]}" if lonely else None
+
+    def generate(self, items: Sequence[Item], mode: Mode, seed: int) -> list[Output]:
+        """Write; all items must be given at once."""
+        outputs: list[Output | None] = [None] * len(items)
+        for (lang,), places in grouped(items, "target_lang").items():
+            # A cycle through a random order gives no item its own reference; the order hangs on ids alone.
+            order = sorted(places, key=lambda place: digest([seed, items[place].id, items[place].lang]))
+            for place, other in zip(order, [*order[1:], order[0]], strict=True):
+                outputs[place] = written(items[other].reference, lang)
+        return [output for output in outputs if output is not None]
+
+
+class Constant:
+    """Always the same sentences, whatever is asked.
+
+    Args:
+        text: a sentence, or several.
+
+    Raises:
+        ConfigError: nothing to say.
+    """
+
+    whole = False
+    name = "constant"
+
+    def __init__(self, *text: str) -> None:
+        if not text or not all(one.strip() for one in text):
+            raise ConfigError("nothing to say", where="constant", expected="a text", got=text)
+        self.sentences = text
+
+    def describe(self) -> dict[str, Any]:
+        """Return what outputs depend on."""
+        return {"kind": self.name, "sentences": list(self.sentences)}
+
+    def cannot(self, mode: Mode, items: Sequence[Item]) -> str | None:
+        """Return why not: it always can."""
+        return None
+
+    def generate(self, items: Sequence[Item], mode: Mode, seed: int) -> list[Output]:
+        """Write."""
+        return [written(self.sentences, item.target_lang) for item in items]
+
+
+def _first_documents(dataset: ConceptDataset, limit: int) -> Iterator[ConceptDocument]:
+    count = 0
+    for document in dataset:
+        count += len(document.concepts)
+        if count > limit:
+            return
+        yield document
+
+
+def _unit(x: Tensor) -> Tensor:
+    import torch
+
+    return torch.nn.functional.normalize(x.detach().float().cpu(), dim=-1)
+
+
+def _bytes_digest(x: Tensor) -> str:
+    return hashlib.sha256(x.contiguous().numpy().tobytes()).hexdigest()[:16]
+
+
+__all__ = ["TRAIN_CONCEPTS", "Constant", "CopyLast", "Lead", "MeanVector", "NearestTrain", "Shuffled"]
