@@ -55,9 +55,14 @@ class EnergyPredictor:
         assert isinstance(cache, StateCache)
         self.model.extend(cache, x)
 
-    def teacher_forced(self, x: Tensor) -> Tensor:
+    def read_all(self, x: Tensor) -> Tensor:
         """See :class:`~largeconcept.generate.predictors.Predictor`."""
-        return self._draw(self.model.states(x), lambda stream: noise_block(self.noise, stream, x))
+        return self.model.states(x)
+
+    def teacher_forced(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """See :class:`~largeconcept.generate.predictors.Predictor`."""
+        states = self.read_all(x) if context is None else context
+        return self._draw(states, lambda stream: noise_block(self.noise, stream, x))
 
     def _draw(self, state: Tensor, normal: Callable[[str], Tensor]) -> Tensor:
         """Map states (…, D) to concepts (…, C); ``normal`` gives a stream's standard normal numbers (…, C)."""

@@ -51,9 +51,13 @@ class FlowPredictor:
         assert isinstance(cache, TwoTowerCache)
         self.model.extend(cache, x)
 
-    def teacher_forced(self, x: Tensor) -> Tensor:
+    def read_all(self, x: Tensor) -> CrossContext:
+        """See :class:`~largeconcept.generate.predictors.Predictor`."""
+        return self.model.teacher_forced_context(x)
+
+    def teacher_forced(self, x: Tensor, context: CrossContext | None = None) -> Tensor:
         """See :class:`~largeconcept.generate.predictors.Predictor`: all positions are denoised together."""
-        return self._sample(self.model.teacher_forced_context(x), noise_block(self.noise, "initial", x))
+        return self._sample(self.read_all(x) if context is None else context, noise_block(self.noise, "initial", x))
 
     def _sample(self, context: CrossContext, noise: Tensor) -> Tensor:
         """Map (B, T, C) standard normal numbers to concepts."""

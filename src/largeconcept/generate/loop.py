@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from largeconcept.errors import ConfigError, DataError
+from largeconcept.generate.contexts import ContextStore
 from largeconcept.generate.options import GenerationOptions
 from largeconcept.generate.predictors import Cache, Noise, Predictor, SeededNoise, make_predictor
 from largeconcept.generate.stopping import StopReason, StopTest
@@ -146,6 +147,7 @@ def predict_teacher_forced(
     *,
     sample_ids: Sequence[int] | None = None,
     noise: Noise | None = None,
+    contexts: ContextStore | None = None,
 ) -> Tensor:
     """Predict every concept of each document from the given ones before it, all positions at once.
 
@@ -159,6 +161,7 @@ def predict_teacher_forced(
         sample_ids: one for each row, all 0 by default. Give each document its own, so that errors of different
             documents are independent.
         noise: replaces the seeded noise.
+        contexts: of the same model; keeps what it read of these documents, for predictions with other options.
 
     Returns:
         (B, S, C) float32, normalised; zeros at padding, and at position 0 for a family that cannot begin a text.
@@ -176,8 +179,10 @@ def predict_teacher_forced(
     if noise is None:
         noise = SeededNoise(options.seed, check_ids(sample_ids, x.shape[0]), dim, device)
     predictor = make_predictor(model, options, noise, x.shape[0] * x.shape[1])
+    x = x.to(device)
     with evaluating(model):
-        predicted = predictor.teacher_forced(x.to(device))
+        context = None if contexts is None else contexts.get(model, x, sample_ids or (), lambda: predictor.read_all(x))
+        predicted = predictor.teacher_forced(x, context)
     return predicted.float() * lengths_mask(sizes, x.shape[1]).unsqueeze(-1)
 
 

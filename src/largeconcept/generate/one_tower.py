@@ -51,10 +51,14 @@ class OneTowerPredictor:
         assert isinstance(cache, OneTowerCache)
         self.model.extend(cache, x)
 
-    def teacher_forced(self, x: Tensor) -> Tensor:
+    def read_all(self, x: Tensor) -> CleanContext:
+        """See :class:`~largeconcept.generate.predictors.Predictor`."""
+        return self.model.teacher_forced_context(x)
+
+    def teacher_forced(self, x: Tensor, context: CleanContext | None = None) -> Tensor:
         """See :class:`~largeconcept.generate.predictors.Predictor`: all positions are denoised together."""
-        context = self.model.teacher_forced_context(x)
-        return self._sample(context, lambda stream: noise_block(self.noise, stream, x))
+        read = self.read_all(x) if context is None else context
+        return self._sample(read, lambda stream: noise_block(self.noise, stream, x))
 
     def _sample(self, context: CleanContext, noise: Callable[[str], Tensor]) -> Tensor:
         """Denoise (B, T, C); ``noise`` gives a stream's numbers in that shape."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -93,9 +93,13 @@ class PlanningPredictor:
         self.body.extend(cache.body, self.model.mark(x.unsqueeze(1), cache.plan_due).squeeze(1))
         cache.plan_due = self.model.is_break(x)
 
-    def teacher_forced(self, x: Tensor) -> Tensor:
+    def read_all(self, x: Tensor) -> Any:
         """See :class:`~largeconcept.generate.predictors.Predictor`."""
-        return self.body.teacher_forced(self.model.mark(x))
+        return self.body.read_all(self.model.mark(x))
+
+    def teacher_forced(self, x: Tensor, context: Any = None) -> Tensor:
+        """See :class:`~largeconcept.generate.predictors.Predictor`."""
+        return self.body.teacher_forced(self.model.mark(x), context)
 
 
 @dataclass(frozen=True, slots=True)

@@ -101,8 +101,15 @@ class Predictor(Protocol):
         """Read one more concept of each row, (B, C) normalised."""
         ...
 
-    def teacher_forced(self, x: Tensor) -> Tensor:
-        """Return (B, S, C) normalised: entry i is the prediction of concept i from the given ones before it."""
+    def read_all(self, x: Tensor) -> Any:
+        """Return what predictions for (B, S, C) normalised documents look at; it does not depend on the options."""
+        ...
+
+    def teacher_forced(self, x: Tensor, context: Any = None) -> Tensor:
+        """Return (B, S, C) normalised: entry i is the prediction of concept i from the given ones before it.
+
+        ``context`` is what ``read_all`` returned for the same documents, for a caller who has it.
+        """
         ...
 
 
@@ -130,9 +137,14 @@ class MSEPredictor:
         assert isinstance(cache, StateCache)
         self.model.extend(cache, x)
 
-    def teacher_forced(self, x: Tensor) -> Tensor:
+    def read_all(self, x: Tensor) -> Tensor:
+        """See :class:`Predictor`."""
+        out: Tensor = self.model(x)[:, :-1]
+        return out
+
+    def teacher_forced(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """See :class:`Predictor`; entry 0 is zeros, since this family cannot begin a text."""
-        predicted = self.model(x)[:, :-1]
+        predicted = self.read_all(x) if context is None else context
         if self.temperature:
             predicted = predicted + self.temperature * noise_block(self.noise, "temperature", x, first=1)
         return torch.cat((torch.zeros_like(x[:, :1], dtype=predicted.dtype), predicted), dim=1)
@@ -175,10 +187,14 @@ class TwoTowerPredictor:
         assert isinstance(cache, TwoTowerCache)
         self.model.extend(cache, x)
 
-    def teacher_forced(self, x: Tensor) -> Tensor:
+    def read_all(self, x: Tensor) -> CrossContext:
+        """See :class:`Predictor`."""
+        return self.model.teacher_forced_context(x)
+
+    def teacher_forced(self, x: Tensor, context: CrossContext | None = None) -> Tensor:
         """See :class:`Predictor`: all positions are denoised together, under the mask of training."""
-        context = self.model.teacher_forced_context(x)
-        return self._sample(context, lambda stream: noise_block(self.noise, stream, x))
+        read = self.read_all(x) if context is None else context
+        return self._sample(read, lambda stream: noise_block(self.noise, stream, x))
 
     def _sample(self, context: CrossContext, noise: Callable[[str], Tensor]) -> Tensor:
         """Denoise (B, T, C); ``noise`` gives a stream's numbers in that shape."""

@@ -67,11 +67,15 @@ class QuantizedPredictor:
         assert isinstance(cache, OneTowerCache)
         self.model.extend(cache, x)
 
-    def teacher_forced(self, x: Tensor) -> Tensor:
+    def read_all(self, x: Tensor) -> CleanContext:
+        """See :class:`~largeconcept.generate.predictors.Predictor`."""
+        return self.model.teacher_forced_context(x)
+
+    def teacher_forced(self, x: Tensor, context: CleanContext | None = None) -> Tensor:
         """See :class:`~largeconcept.generate.predictors.Predictor`: all positions are made together."""
-        context = self.model.teacher_forced_context(x)
+        read = self.read_all(x) if context is None else context
         start = torch.zeros(x.shape, device=self.times.device)
-        return self._refine(start, context, lambda stream: noise_block(self.noise, stream, x))
+        return self._refine(start, read, lambda stream: noise_block(self.noise, stream, x))
 
     def _refine(self, partial: Tensor, context: CleanContext, noise: Callable[[str], Tensor]) -> Tensor:
         """Add one centroid of each codebook to (B, T, C); ``noise`` gives a stream's numbers in that shape."""
