@@ -150,3 +150,18 @@ def test_loading_knows_both_places(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
         assert isinstance(found.encoder, SonarOnnxEncoder)
         assert found.decoder is None
         assert found.fingerprint == "s"
+
+
+@pytest.mark.slow
+def test_the_command(codec: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    need_extra()
+    from largeconcept.cli.convert import sonar_onnx
+
+    codec.save_pretrained(tmp_path / "whole")
+    sonar_onnx(str(tmp_path / "whole"), str(tmp_path / "exported"))
+    assert codec.fingerprint in capsys.readouterr().out
+    found = load_codec(tmp_path / "whole", encoder=tmp_path / "exported")
+    assert isinstance(found.encoder, SonarOnnxEncoder)
+    expected = codec.encode(TEXT[:2], "eng_Latn")
+    torch.testing.assert_close(found.encode(TEXT[:2], "eng_Latn"), expected, rtol=0, atol=1e-5)
+    assert len({path.stat().st_mode for path in (tmp_path / "exported").glob("encoder*")}) == 1
