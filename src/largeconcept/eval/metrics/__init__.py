@@ -1,0 +1,52 @@
+"""The metrics by name: which way is better, what each needs, where it is from.
+
+They are pure functions of texts (a string or its sentences) or of tensors. A metric that nothing can be said of is
+``None`` or left out, never 0.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Direction = Literal["higher", "lower", "none"]
+
+
+@dataclass(frozen=True, slots=True)
+class MetricInfo:
+    """What a metric is.
+
+    Attributes:
+        name: as in results.
+        direction: which way is better; ``none`` where neither is by itself.
+        needs: besides the prediction: ``reference``, ``source``, ``codec``, ``encoder`` (an outside one), ``human``
+            (many human texts), ``evaluator`` (a causal language model), ``samples`` (two of each item) or
+            ``extra:NAME`` (an optional package).
+        source: paper or address.
+        version: raised when figures change.
+        unit: what a value is of, for people.
+    """
+
+    name: str
+    direction: Direction
+    needs: tuple[str, ...]
+    source: str
+    version: int = 1
+    unit: str = ""
+
+
+_LCM = "arXiv:2412.08821"
+_ALL = (
+    MetricInfo("rouge_1", "higher", ("reference",), "https://aclanthology.org/W04-1013", unit="%"),
+    MetricInfo("rouge_2", "higher", ("reference",), "https://aclanthology.org/W04-1013", unit="%"),
+    MetricInfo("rouge_l", "higher", ("reference",), "https://aclanthology.org/W04-1013", unit="%"),
+    MetricInfo("rouge_lsum", "higher", ("reference",), "https://aclanthology.org/W04-1013", unit="%"),
+    MetricInfo("chrf", "higher", ("reference",), "https://aclanthology.org/W15-3049", unit="%"),
+    MetricInfo("overlap_3", "none", ("source",), f"{_LCM}, section 4.1", unit="share"),
+    MetricInfo("repetition_4", "lower", (), "arXiv:1908.04319, equation 8", unit="share"),
+    MetricInfo("distinct_1", "higher", (), "arXiv:1510.03055", unit="share"),
+    MetricInfo("distinct_2", "higher", (), "arXiv:1510.03055", unit="share"),
+    MetricInfo("distinct_3", "higher", (), "arXiv:1510.03055", unit="share"),
+    MetricInfo("length_ratio", "none", ("reference",), f"{_LCM}, section 4.2", unit="words"),
+)
+METRICS: dict[str, MetricInfo] = {info.name: info for info in _ALL}
