@@ -1,4 +1,4 @@
-"""How well a model predicts the next concept of held-out documents, beside two baselines that need no model.
+"""How well a model predicts the next concept of held-out documents, beside baselines that need no model or another one.
 
 Metrics of the LCM paper (arXiv:2412.08821, section 2.4.2), in the codec's space, over all concepts but the first of a
 document:
@@ -6,23 +6,27 @@ document:
 * ``l2``: Euclidean distance between prediction and truth. A regression minimises it; a sample of a generative model is
   rightly farther away than the mean of what could follow, so it never selects a model.
 * ``contrastive_accuracy``: share of concepts of *other* documents that are farther from the prediction than the truth
-  is. Chance is 0.5.
+  is. Chance is 0.5. The distractors come from one fixed pool, so the figure does not depend on any batch.
+* ``contrastive_accuracy_in_batch``: the paper's definition. Distractors are the concepts of the same batch of
+  documents, the truth and its two neighbours left out; the rest of the same document counts. Documents are put into
+  batches in their order, whatever is computed together.
 * ``paraphrase`` (PAR): the greatest cosine of a prediction to a concept before it, over the same for the truth; above 1
   the model repeats the text more than its author does.
 * ``round_trip_l2`` (with a codec): as ``l2``, of the prediction after it was decoded to text and encoded again. Close
   to ``l2`` when predictions lie where the decoder can read them.
+* ``mutual_information`` (with a codec and a causal language model): by how many nats a token of the decoded prediction
+  becomes likelier when the language model has read up to ten true sentences before it; longer sentences weigh more.
 
 Shape letters: B windows, S concepts, C concept dimension, N predictions, M concepts in the pool of distractors.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
@@ -30,99 +34,31 @@ from torch.nn.utils.rnn import pad_sequence
 from largeconcept.data.reader import ConceptDataset
 from largeconcept.data.sequences import planned_documents
 from largeconcept.errors import ConfigError, DataError
+from largeconcept.eval.baselines import Constant, Guess, Guessed, copy_last
+from largeconcept.eval.held_out import ConceptPool, Window, pools_of_batches, usable_documents, windows_of
+from largeconcept.eval.metrics.concepts import contrastive_accuracy, near_in_text, nearest_context
+from largeconcept.eval.next_concept_report import DIRECTIONS, METRICS, NextConceptReport, Sums
+from largeconcept.eval.statistics import Estimate
 from largeconcept.generate.loop import predict_teacher_forced
 from largeconcept.generate.options import GenerationOptions
 from largeconcept.models.planning import PlanningConceptModel
 
 if TYPE_CHECKING:
-    from rich.table import Table
     from torch import nn
 
     from largeconcept.codec.normalizer import ConceptNormalizer
+    from largeconcept.eval.metrics.likelihood import CausalLM
     from largeconcept.types import ConceptCodec
 
-METRICS = {
-    "l2": "l2 (lower is better)",
-    "contrastive_accuracy": "contrastive accuracy (higher)",
-    "paraphrase": "paraphrase",
-    "round_trip_l2": "round-trip l2 (lower)",
-}
+CONTEXT_SENTENCES = 10
+"""True sentences before a prediction that mutual information is measured with, as in the paper."""
+EMPTY = "."
+"""Read instead of a sentence without anything printable, which has no concept."""
 Predict = Callable[[Tensor, Tensor, list[int]], Tensor]
 """``predict(x, lengths, sample_ids)``: normalised (B, S, C) windows to (B, S, C) normalised predictions, entry i for
 concept i given those before it."""
 RoundTrip = Callable[[Tensor, list[str | None]], Tensor]
 """``round_trip(concepts, languages)``: (N, C) concepts, written in these languages and read again."""
-
-
-@dataclass(frozen=True, slots=True)
-class Estimate:
-    """A mean over predictions, and its 95 % confidence interval over documents (percentile bootstrap)."""
-
-    mean: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        return f"{self.mean:.4f} [{self.low:.4f}, {self.high:.4f}]"
-
-
-@dataclass(frozen=True, slots=True)
-class NextConceptReport:
-    """What :func:`evaluate_next_concept` found.
-
-    Attributes:
-        scores: for ``model``, ``copy_last`` and (if given) ``training_mean``: metric to estimate.
-        differences: model minus baseline, for each baseline; documents are resampled together, so an interval that
-            does not hold 0 tells the two apart.
-        num_documents, num_predictions: what the means are over.
-        pool_size: number of concepts that distractors were taken from.
-    """
-
-    scores: Mapping[str, Mapping[str, Estimate]]
-    differences: Mapping[str, Mapping[str, Estimate]]
-    num_documents: int
-    num_predictions: int
-    pool_size: int
-
-    def beats(self, baseline: str, metric: str = "contrastive_accuracy") -> bool:
-        """Tell whether the model is better than a baseline by more than the confidence interval."""
-        difference = self.differences[baseline][metric]
-        return difference.high < 0 if metric == "l2" else difference.low > 0
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain data, ready for JSON."""
-
-        def plain(groups: Mapping[str, Mapping[str, Estimate]]) -> dict[str, Any]:
-            return {
-                name: {metric: {"mean": e.mean, "low": e.low, "high": e.high} for metric, e in group.items()}
-                for name, group in groups.items()
-            }
-
-        return {
-            "num_documents": self.num_documents,
-            "num_predictions": self.num_predictions,
-            "pool_size": self.pool_size,
-            "scores": plain(self.scores),
-            "differences": plain(self.differences),
-        }
-
-    def table(self, title: str = "Next concept") -> Table:
-        """Return a table for a terminal; print it with ``rich``."""
-        from rich.table import Table
-
-        caption = f"{self.num_predictions} predictions in {self.num_documents} documents; 95 % intervals"
-        table = Table(title=title, caption=caption)
-        table.add_column("predictor")
-        shown = [metric for metric in METRICS if metric in self.scores["model"]]
-        for metric in shown:
-            table.add_column(METRICS[metric], justify="right")
-        for name, group in self.scores.items():
-            table.add_row(name.replace("_", " "), *(str(group.get(metric, "–")) for metric in shown))
-        for name, group in self.differences.items():
-            table.add_row(
-                f"model − {name.replace('_', ' ')}", *(str(group.get(metric, "–")) for metric in shown), style="dim"
-            )
-        return table
 
 
 def evaluate_next_concept(
@@ -131,11 +67,14 @@ def evaluate_next_concept(
     normalizer: ConceptNormalizer,
     *,
     training_mean: Tensor | None = None,
+    baselines: Mapping[str, Guess] | None = None,
     options: GenerationOptions | None = None,
     round_trip: RoundTrip | None = None,
+    language_model: CausalLM | None = None,
     limit: int | None = None,
     seed: int = 0,
     pool: int = 4096,
+    contrastive_batch: int = 1024,
     max_length: int = 128,
     batch_concepts: int = 2048,
     num_bootstrap: int = 1000,
@@ -151,11 +90,17 @@ def evaluate_next_concept(
             sentences of paragraphs alone: neither plans nor breaks count.
         normalizer: of the model.
         training_mean: (C,) mean concept of the *training* data, for the baseline of that name; left out without it.
+        baselines: more predictors by name, see :mod:`largeconcept.eval.baselines`.
         options: sampler settings of a diffusion model; the defaults of generation, with ``seed``, when ``None``.
-        round_trip: writes and reads concepts again, for ``round_trip_l2``; see :func:`through_text`.
+        round_trip: writes and reads concepts again, for ``round_trip_l2`` and, as it also gives the text between,
+            for ``mutual_information``; see :func:`through_text`.
+        language_model: judge of ``mutual_information``; needs a ``round_trip`` of :func:`through_text` and documents
+            with sentences.
         limit: use at most this many documents that have something to predict.
         seed: of the pool and of the bootstrap.
         pool: most concepts to take distractors from; drawn at random from all documents.
+        contrastive_batch: concepts that documents are gathered up to for the contrastive accuracy in a batch, at least
+            two documents.
         max_length: longer documents are cut into windows of this many concepts, each starting without context, as in
             training.
         batch_concepts: most concepts in a batch, padding included.
@@ -164,8 +109,9 @@ def evaluate_next_concept(
 
     Raises:
         DataError: fewer than two documents with at least two concepts, another dimension, or values that are not
-            finite.
-        ConfigError: a setting out of range, or sampler settings that do not fit the model.
+            finite; no sentences where they are needed.
+        ConfigError: a setting out of range, sampler settings that do not fit the model, or a language model without
+            a round trip that gives text.
     """
     settings = options if options is not None else GenerationOptions(seed=seed)
     if isinstance(model, PlanningConceptModel) and isinstance(documents, ConceptDataset) and documents.planned:
@@ -179,10 +125,13 @@ def evaluate_next_concept(
         documents,
         normalizer,
         training_mean=training_mean,
+        baselines=baselines,
         round_trip=round_trip,
+        language_model=language_model,
         limit=limit,
         seed=seed,
         pool=pool,
+        contrastive_batch=contrastive_batch,
         max_length=max_length,
         batch_concepts=batch_concepts,
         num_bootstrap=num_bootstrap,
@@ -208,10 +157,13 @@ def score_next_concept(
     normalizer: ConceptNormalizer,
     *,
     training_mean: Tensor | None = None,
+    baselines: Mapping[str, Guess] | None = None,
     round_trip: RoundTrip | None = None,
+    language_model: CausalLM | None = None,
     limit: int | None = None,
     seed: int = 0,
     pool: int = 4096,
+    contrastive_batch: int = 1024,
     max_length: int = 128,
     batch_concepts: int = 2048,
     num_bootstrap: int = 1000,
@@ -220,161 +172,168 @@ def score_next_concept(
     """Score any predictor; see :func:`evaluate_next_concept`."""
     for name, value, least in (
         ("pool", pool, 1),
+        ("contrastive_batch", contrastive_batch, 1),
         ("max_length", max_length, 2),
         ("batch_concepts", batch_concepts, 1),
         ("num_bootstrap", num_bootstrap, 1),
     ):
         if value < least:
             raise ConfigError("out of range", where=name, got=value, expected=f"at least {least}")
+    writer = round_trip if isinstance(round_trip, TextRoundTrip) else None
+    if language_model is not None and writer is None:
+        raise ConfigError("mutual information needs text", where="round_trip", expected="one of through_text(codec)")
     dim = normalizer.dim
-    usable = list(islice(_usable(documents, dim), limit))
-    texts = [text for text, _, _ in usable]
-    if len(texts) < 2:
+    held_out = list(islice(usable_documents(documents, dim), limit))
+    if len(held_out) < 2:
         raise DataError(
             "too few documents to evaluate on",
             expected="two or more with at least two concepts each",
-            got=f"{len(texts)} such",
+            got=f"{len(held_out)} such",
             hint="raise the limit or use another split",
         )
     if training_mean is not None and training_mean.shape != (dim,):
         raise DataError("wrong shape", where="training_mean", expected=(dim,), got=tuple(training_mean.shape))
-    windows = [
-        (owner, scored[start : start + max_length], text[start : start + max_length])
-        for owner, (text, scored, _) in enumerate(usable)
-        for start in range(0, len(text) - 1, max_length)
-        if len(text) - start >= 2
-    ]
-    distractors, owners = _pool([text[scored] for text, scored, _ in usable], pool, seed)
-    if bool((owners == owners[0]).all()):
-        raise ConfigError("the pool holds concepts of one document only", where="pool", got=pool, hint="raise it")
-    center = distractors.mean(dim=0)  # distances do not change with it, rounding errors do
-    distractors = distractors - center
-
-    sums: dict[str, dict[str, np.ndarray]] = {}
-    counts = {metric: np.zeros(len(texts)) for metric in METRICS}
+    windows = windows_of(held_out, max_length)
+    guesses: dict[str, Guess] = {"copy_last": copy_last}
+    if training_mean is not None:
+        guesses["training_mean"] = Constant(training_mean)
+    guesses |= baselines or {}
+    fixed = ConceptPool.drawn(held_out, pool, seed)
+    batches = pools_of_batches(held_out, contrastive_batch)
+    found = Sums(len(held_out))
     number = 0
-    for place, predicted in _predictions(predict, windows, normalizer, batch_concepts, progress):
-        owner, scored, text = windows[place]
-        judged = scored[1:]
-        truth, others = text[1:][judged], distractors[owners != owner]
+    for index, predicted in _predictions(predict, windows, normalizer, batch_concepts, progress):
+        window = windows[index]
+        text, owner, judged = window.concepts, window.owner, window.scored[1:]
+        truth = text[1:][judged]
         number += len(truth)
-        guesses = {"model": predicted[1:], "copy_last": text[:-1]}
-        if training_mean is not None:
-            guesses["training_mean"] = training_mean.detach().float().cpu().expand_as(text[1:])
+        batch = batches[owner]
+        excluded = near_in_text(owner, window.start + 1 + judged.nonzero().squeeze(1), batch.owners, batch.places)
+        others = fixed.concepts[fixed.owners != owner] - fixed.center
+        beside = batch.concepts - fixed.center
         nearest = nearest_context(text[1:], text)[judged]
-        for name, everywhere in guesses.items():
-            guess = everywhere[judged]
-            found = {
-                "l2": (guess - truth).double().norm(dim=-1),
-                "contrastive_accuracy": contrastive_accuracy(guess - center, truth - center, others),
-                "paraphrase": nearest_context(everywhere, text)[judged],
-            }
-            if round_trip is not None and name == "model" and len(guess):
-                again = round_trip(guess, [usable[owner][2]] * len(guess))
-                found["round_trip_l2"] = (again - truth).double().norm(dim=-1)
-            of = sums.setdefault(name, {metric: np.zeros(len(texts)) for metric in found})
-            for metric, values in found.items():
-                of[metric][owner] += float(values.sum())
-        for metric in METRICS:
-            counts[metric][owner] += float(nearest.sum()) if metric == "paraphrase" else len(truth)
-    scores, differences = _estimates(sums, counts, seed, num_bootstrap)
-    return NextConceptReport(scores, differences, len(texts), number, len(distractors))
+        guessed = {"model": Guessed(predicted[1:])} | {name: guess(window) for name, guess in guesses.items()}
+        for name, guess in guessed.items():
+            here = guess.concepts[judged]
+            add = partial(found.add, name, owner)
+            add("l2", (here - truth).double().norm(dim=-1))
+            right, own = truth - fixed.center, here - fixed.center
+            add("contrastive_accuracy", contrastive_accuracy(own, right, others))
+            add("contrastive_accuracy_in_batch", contrastive_accuracy(own, right, beside, excluded))
+            add("paraphrase", nearest_context(guess.concepts, text)[judged], float(nearest.sum()))
+            if round_trip is not None and writer is None and name == "model" and len(here):
+                again = round_trip(here, [window.lang] * len(here))
+                add("round_trip_l2", (again - truth).double().norm(dim=-1))
+        if writer is not None and len(truth):
+            _score_texts(found, window, guessed, writer, language_model)
+    return found.report(number, len(fixed.owners), seed, num_bootstrap)
 
 
-def through_text(codec: ConceptCodec, default_language: str | None = None) -> RoundTrip:
-    """Return a round trip through a codec: greedy decoding in the text's own language, then encoding.
+def _score_texts(
+    found: Sums,
+    window: Window,
+    guessed: Mapping[str, Guessed],
+    writer: TextRoundTrip,
+    language_model: CausalLM | None,
+) -> None:
+    """Add what is measured on the text of predictions: round-trip l2 of the model, mutual information of all."""
+    judged = window.scored[1:]
+    truth = window.concepts[1:][judged]
+    languages = [window.lang] * len(truth)
+    written = {
+        name: _texts(guess, judged, writer, languages)
+        for name, guess in guessed.items()
+        if name == "model" or language_model is not None
+    }
+    again = writer.read([text if text.strip() else EMPTY for text in written["model"]], languages)
+    found.add("model", window.owner, "round_trip_l2", (again - truth).double().norm(dim=-1))
+    if language_model is None:
+        return
+    contexts = _contexts(window, judged)
+    assert window.sentences is not None
+    written["truth"] = [text for text, counts in zip(window.sentences[1:], judged.tolist(), strict=True) if counts]
+    for name, sentences in written.items():
+        gain, tokens = _information(language_model, sentences, contexts)
+        found.add(name, window.owner, "mutual_information", gain, tokens)
+
+
+class TextRoundTrip:
+    """Concepts to text and back: greedy decoding in the text's own language, then encoding.
 
     Args:
         codec: the concepts' codec.
         default_language: what texts without a language, or in one that the codec cannot write, are written in; the
             codec's first one by default.
     """
-    fallback = default_language if default_language is not None else codec.languages[0]
 
-    def round_trip(concepts: Tensor, languages: list[str | None]) -> Tensor:
-        written = [lang if lang in codec.languages else fallback for lang in languages]
-        encoded: Tensor = codec.encode(codec.decode(concepts, written, method="greedy"), written)
+    def __init__(self, codec: ConceptCodec, default_language: str | None = None) -> None:
+        self.codec = codec
+        self.default_language = default_language if default_language is not None else codec.languages[0]
+
+    def __call__(self, concepts: Tensor, languages: list[str | None]) -> Tensor:
+        """Return (N, C) float32 concepts of what is written from (N, C) concepts in N languages."""
+        return self.read(self.write(concepts, languages), languages)
+
+    def write(self, concepts: Tensor, languages: list[str | None]) -> list[str]:
+        """Return N sentences for (N, C) concepts."""
+        return self.codec.decode(concepts, self._known(languages), method="greedy")
+
+    def read(self, sentences: list[str], languages: list[str | None]) -> Tensor:
+        """Return (N, C) concepts of N sentences, on the CPU."""
+        encoded: Tensor = self.codec.encode(sentences, self._known(languages))
         return encoded.cpu()
 
-    return round_trip
+    def _known(self, languages: list[str | None]) -> list[str]:
+        return [lang if lang in self.codec.languages else self.default_language for lang in languages]
 
 
-def nearest_context(concepts: Tensor, text: Tensor) -> Tensor:
-    """Return (n,) float64: the greatest cosine of concept i of (n, C) to the first i + 1 concepts of (n + 1, C).
-
-    Concept i stands in the place of concept i + 1 of the text.
-    """
-    cosines = _unit(concepts) @ _unit(text[:-1]).T
-    hidden = torch.ones_like(cosines, dtype=torch.bool).triu(1)
-    return cosines.masked_fill(hidden, -torch.inf).amax(dim=-1)
+def through_text(codec: ConceptCodec, default_language: str | None = None) -> TextRoundTrip:
+    """Return a round trip through a codec; see :class:`TextRoundTrip`."""
+    return TextRoundTrip(codec, default_language)
 
 
-def _unit(x: Tensor) -> Tensor:
-    return torch.nn.functional.normalize(x.double(), dim=-1)
+def _texts(guessed: Guessed, judged: Tensor, writer: TextRoundTrip, languages: list[str | None]) -> list[str]:
+    """Return the text of the judged guesses: the predictor's own, or what the codec writes."""
+    if guessed.sentences is not None:
+        return [text for text, counts in zip(guessed.sentences, judged.tolist(), strict=True) if counts]
+    concepts = guessed.concepts[judged]
+    if bool((concepts == concepts[0]).all()) and len(set(languages)) == 1:  # a constant is written once
+        return writer.write(concepts[:1], languages[:1]) * len(concepts)
+    return writer.write(concepts, languages)
 
 
-def contrastive_accuracy(predicted: Tensor, truth: Tensor, distractors: Tensor) -> Tensor:
-    """Return (N,) float64: the share of (M, C) distractors farther from each (N, C) prediction than its truth is.
-
-    Note: a distractor exactly as far as the truth (usually the same sentence in another document) counts one half, so
-    that a prediction without information gets 0.5. The reference takes its distractors from the other documents of a
-    batch; here they come from a pool.
-    """
-    # Squared distances without |prediction|², which all share.
-    p, t, d = predicted.double(), truth.double(), distractors.double()
-    far = d.square().sum(dim=-1) - 2.0 * p @ d.T
-    near = (t.square().sum(dim=-1) - 2.0 * (p * t).sum(dim=-1)).unsqueeze(-1)
-    # Equal distances differ by rounding here.
-    tolerance = 1e-9 * (p.square().sum(dim=-1) + t.square().sum(dim=-1)).unsqueeze(-1)
-    ties = (far - near).abs() <= tolerance
-    return ((far > near) & ~ties).double().mean(dim=-1) + 0.5 * ties.double().mean(dim=-1)
+def _information(
+    language_model: CausalLM, sentences: Sequence[str], contexts: Sequence[Sequence[str]]
+) -> tuple[Tensor, float]:
+    """Return (N,) nats that sentences gain by their contexts, and their number of tokens in all."""
+    alone, tokens = language_model.nats(sentences, [""] * len(sentences))
+    after, _ = language_model.nats(sentences, ["\n".join(context) for context in contexts])
+    return torch.as_tensor(alone) - torch.as_tensor(after), float(torch.as_tensor(tokens).sum())
 
 
-def _usable(documents: Iterable[Any], dim: int) -> Iterator[tuple[Tensor, Tensor, str | None]]:
-    """Yield (S, C) float32 concepts, which of them are scored, and the language, of documents to predict."""
-    for index, document in enumerate(documents):
-        concepts = document if isinstance(document, Tensor) else document.concepts
-        where = f"document {getattr(document, 'id', index)}"
-        if concepts.ndim != 2 or concepts.shape[1] != dim:
-            raise DataError(
-                "concepts of another dimension",
-                where=where,
-                expected=f"(S, {dim})",
-                got=tuple(concepts.shape),
-                hint="the dataset was built with another codec than the model's",
-            )
-        if not bool(torch.isfinite(concepts).all()):
-            raise DataError("a concept is not finite", where=where)
-        marked = getattr(document, "scored", None)
-        scored = torch.ones(len(concepts), dtype=torch.bool) if marked is None else marked.cpu()
-        if bool(scored[1:].any()):
-            yield concepts.detach().float().cpu(), scored, getattr(document, "lang", None)
-
-
-def _pool(texts: list[Tensor], size: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Draw at most ``size`` concepts from all documents: (M, C) float64, and (M,) the documents that they are from."""
-    concepts = torch.cat(texts)
-    owners = torch.repeat_interleave(torch.tensor([len(text) for text in texts]))
-    if len(concepts) > size:
-        chosen = np.sort(np.random.default_rng(seed).permutation(len(concepts))[:size])
-        concepts, owners = concepts[chosen], owners[chosen]
-    return concepts.double(), owners
+def _contexts(window: Window, judged: Tensor) -> list[Sequence[str]]:
+    """Return for every judged concept the true sentences of the document before it, ten at most."""
+    if window.sentences is None:
+        raise DataError("mutual information needs sentences", where=f"document {window.owner}")
+    text = [*window.before, *window.sentences]
+    ends = [len(window.before) + i for i, counts in enumerate(judged.tolist(), start=1) if counts]
+    return [text[max(end - CONTEXT_SENTENCES, 0) : end] for end in ends]
 
 
 def _predictions(
     predict: Predict,
-    windows: list[tuple[int, Tensor, Tensor]],
+    windows: list[Window],
     normalizer: ConceptNormalizer,
     batch_concepts: int,
     progress: Callable[[int, int], None] | None,
 ) -> Iterator[tuple[int, Tensor]]:
     """Yield (index of the window, (S, C) float32 predictions in the codec's space), longest windows first."""
-    order = sorted(range(len(windows)), key=lambda i: -len(windows[i][2]))
-    total, done = sum(len(window[2]) - 1 for window in windows), 0
+    order = sorted(range(len(windows)), key=lambda i: -len(windows[i].concepts))
+    total, done = sum(len(window.concepts) - 1 for window in windows), 0
     while order:
-        size = max(batch_concepts // len(windows[order[0]][2]), 1)
+        size = max(batch_concepts // len(windows[order[0]].concepts), 1)
         places, order = order[:size], order[size:]
-        batch = [windows[place][2] for place in places]
+        batch = [windows[place].concepts for place in places]
         padded = pad_sequence(batch, batch_first=True).to(normalizer.center.device)
         lengths = torch.tensor([len(x) for x in batch])
         predicted = predict(normalizer.normalize(padded), lengths, places)
@@ -386,35 +345,16 @@ def _predictions(
             progress(done, total)
 
 
-def _estimates(
-    sums: dict[str, dict[str, np.ndarray]], counts: dict[str, np.ndarray], seed: int, number: int
-) -> tuple[dict[str, dict[str, Estimate]], dict[str, dict[str, Estimate]]]:
-    """Ratios of sums of all predictors, differences of the model to the baselines, resampling documents."""
-    documents = len(counts["l2"])
-    draws = np.random.default_rng((seed, 1)).multinomial(documents, np.full(documents, 1 / documents), size=number)
-    means: dict[str, dict[str, float]] = {}
-    resampled: dict[str, dict[str, np.ndarray]] = {}
-    with np.errstate(divide="ignore", invalid="ignore"):  # concepts that are all zero have no direction
-        for name, group in sums.items():
-            means[name] = {metric: values.sum() / counts[metric].sum() for metric, values in group.items()}
-            resampled[name] = {metric: (draws @ values) / (draws @ counts[metric]) for metric, values in group.items()}
-
-    def estimate(mean: float, samples: np.ndarray) -> Estimate:
-        low, high = np.quantile(samples, [0.025, 0.975])
-        return Estimate(float(mean), float(low), float(high))
-
-    scores = {
-        name: {metric: estimate(group[metric], resampled[name][metric]) for metric in group}
-        for name, group in means.items()
-    }
-    differences = {
-        name: {
-            metric: estimate(
-                means["model"][metric] - group[metric], resampled["model"][metric] - resampled[name][metric]
-            )
-            for metric in group
-        }
-        for name, group in means.items()
-        if name != "model"
-    }
-    return scores, differences
+__all__ = [
+    "DIRECTIONS",
+    "METRICS",
+    "Estimate",
+    "NextConceptReport",
+    "TextRoundTrip",
+    "contrastive_accuracy",
+    "evaluate_next_concept",
+    "mean_concept",
+    "nearest_context",
+    "score_next_concept",
+    "through_text",
+]
