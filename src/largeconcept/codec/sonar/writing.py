@@ -10,6 +10,7 @@ its own language, so that one concept can be written in many languages at once.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeVar
@@ -293,8 +294,9 @@ def _in_batches(
     answers: dict[int, _Answer] = {}
     for restricted in (True, False):
         members = [i for i, language in enumerate(languages) if (language in own) == restricted]
-        for start in range(0, len(members), size):
-            rows = members[start : start + size]
+        even = math.ceil(len(members) / max(1, math.ceil(len(members) / size)))  # a last batch of few rows is slow
+        for start in range(0, len(members), max(1, even)):
+            rows = members[start : start + even]
             ids = torch.tensor([languages[i] for i in rows], device=device)
             lists = [own[languages[i]] for i in rows] if restricted else None
             state = WritingState(decoder, concepts_NC[torch.tensor(rows, device=device)], ids, length, lists)
