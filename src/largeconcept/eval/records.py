@@ -149,19 +149,41 @@ class TaskResult:
             extra=dict(data.get("extra", {})),
         )
 
+    def rows(self) -> tuple[list[str], list[list[str]]]:
+        """Return a heading and a row of text for each metric, with a column for each predictor.
+
+        The model's values come with their intervals; a star marks values of others from which the model's differ with
+        p < 0.05.
+        """
+        names = list(self.scores)
+        found = []
+        for metric, direction in self.metrics.items():
+            row = [f"{metric} {ARROWS[direction]}".strip()]
+            for name in names:
+                one = self.scores[name].get(metric)
+                apart = self.differences.get(name, {}).get(metric)
+                if one is None or one.value is None:
+                    row.append("–")
+                elif name == MODEL:
+                    row.append(str(one))
+                else:
+                    row.append(f"{one.value:.4g}" + ("*" if apart is not None and _apart(apart) else ""))
+            found.append(row)
+        return ["metric", *names], found
+
     def table(self, title: str = "") -> Table:
-        """Return a table for a terminal: a row for each predictor, then model minus predictor."""
+        """Return :meth:`rows` as a table for a terminal."""
         from rich.table import Table
 
-        made = Table(title=title, caption=f"{self.n:,} items; 95 % intervals")
-        made.add_column("predictor")
-        shown = [metric for metric in self.metrics if any(metric in group for group in self.scores.values())]
-        for metric in shown:
-            made.add_column(f"{metric} {ARROWS[self.metrics[metric]]}".strip(), justify="right")
-        for name, group in self.scores.items():
-            made.add_row(name, *(str(group[metric]) if metric in group else "–" for metric in shown))
+        caption = f"{self.n:,} items; 95 % intervals; * differs from the model, p < 0.05"
+        heading, rows = self.rows()
+        made = Table(title=title, caption=caption)
+        for number, name in enumerate(heading):
+            made.add_column(name, justify="right" if number else "left")
+        for row in rows:
+            made.add_row(*row)
         for name, reason in self.left_out.items():
-            made.add_row(name, reason, style="dim")
+            made.add_row(f"{name}: {reason}", style="dim")
         return made
 
 
@@ -271,6 +293,13 @@ class EvaluationResult:
     def table(self) -> list[Table]:
         """Return a table for each task; print them with ``rich.print(*result.table())``."""
         return [task.table(name) for name, task in self.tasks.items()]
+
+
+def _apart(difference: Difference) -> bool:
+    if difference.p is not None:
+        return difference.p < 0.05
+    low, high = difference.low, difference.high
+    return low is not None and high is not None and not low <= 0 <= high
 
 
 def digest(value: Any) -> str:
