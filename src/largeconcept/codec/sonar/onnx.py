@@ -37,7 +37,7 @@ MODEL, WEIGHTS, TOKENIZER = "encoder.onnx", "encoder.onnx.data", "tokenizer.mode
 def export_onnx(codec: SonarCodec, path: str | Path, *, int8: bool = False) -> dict[str, Any]:
     """Write the encoder of a codec as an ONNX model and return the folder's ``config.json``.
 
-    Needs some three times the encoder's float32 weights in memory, 9 GB for the released one.
+    With int8 this needs up to five times the encoder's float32 weights in memory, 15 GB for the released one.
 
     Args:
         codec: its encoder is exported in float32, whatever type its weights have.
