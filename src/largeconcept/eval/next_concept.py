@@ -37,6 +37,7 @@ from largeconcept.errors import ConfigError, DataError
 from largeconcept.eval.baselines import Constant, Guess, Guessed, copy_last
 from largeconcept.eval.held_out import ConceptPool, Window, pools_of_batches, usable_documents, windows_of
 from largeconcept.eval.metrics.concepts import contrastive_accuracy, near_in_text, nearest_context
+from largeconcept.eval.metrics.likelihood import CONTEXT_SENTENCES, mutual_information
 from largeconcept.eval.next_concept_report import DIRECTIONS, METRICS, NextConceptReport, Sums
 from largeconcept.eval.statistics import Estimate
 from largeconcept.generate.loop import predict_teacher_forced
@@ -50,8 +51,6 @@ if TYPE_CHECKING:
     from largeconcept.eval.metrics.likelihood import CausalLM
     from largeconcept.types import ConceptCodec
 
-CONTEXT_SENTENCES = 10
-"""True sentences before a prediction that mutual information is measured with, as in the paper."""
 EMPTY = "."
 """Read instead of a sentence without anything printable, which has no concept."""
 Predict = Callable[[Tensor, Tensor, list[int]], Tensor]
@@ -253,8 +252,8 @@ def _score_texts(
     assert window.sentences is not None
     written["truth"] = [text for text, counts in zip(window.sentences[1:], judged.tolist(), strict=True) if counts]
     for name, sentences in written.items():
-        gain, tokens = _information(language_model, sentences, contexts)
-        found.add(name, window.owner, "mutual_information", gain, tokens)
+        information = mutual_information(language_model, sentences, contexts)
+        found.add(name, window.owner, "mutual_information", information.gains, float(information.tokens.sum()))
 
 
 class TextRoundTrip:
@@ -302,17 +301,8 @@ def _texts(guessed: Guessed, judged: Tensor, writer: TextRoundTrip, languages: l
     return writer.write(concepts, languages)
 
 
-def _information(
-    language_model: CausalLM, sentences: Sequence[str], contexts: Sequence[Sequence[str]]
-) -> tuple[Tensor, float]:
-    """Return (N,) nats that sentences gain by their contexts, and their number of tokens in all."""
-    alone, tokens = language_model.nats(sentences, [""] * len(sentences))
-    after, _ = language_model.nats(sentences, ["\n".join(context) for context in contexts])
-    return torch.as_tensor(alone) - torch.as_tensor(after), float(torch.as_tensor(tokens).sum())
-
-
 def _contexts(window: Window, judged: Tensor) -> list[Sequence[str]]:
-    """Return for every judged concept the true sentences of the document before it, ten at most."""
+    """Return for every judged concept the true sentences of the document before it, as many as are looked at."""
     if window.sentences is None:
         raise DataError("mutual information needs sentences", where=f"document {window.owner}")
     text = [*window.before, *window.sentences]

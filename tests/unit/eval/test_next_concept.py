@@ -10,7 +10,12 @@ from rich.console import Console
 
 from largeconcept.codec.normalizer import ConceptNormalizer, NormalizerConfig
 from largeconcept.codec.toy import ToyCodec
+from largeconcept.data.build import build_concepts
+from largeconcept.data.reader import ConceptDataset
 from largeconcept.errors import ConfigError, DataError
+from largeconcept.eval.baselines import Constant, NearestFollower, TokenGuess, Window, copy_last
+from largeconcept.eval.held_out import ConceptPool, pools_of_batches, usable_documents
+from largeconcept.eval.metrics.concepts import near_in_text
 from largeconcept.eval.next_concept import (
     contrastive_accuracy,
     evaluate_next_concept,
@@ -20,6 +25,7 @@ from largeconcept.eval.next_concept import (
 )
 from largeconcept.generate.options import GenerationOptions
 from largeconcept.models import MSEConceptModel, MSEConfig, TwoTowerConceptModel, TwoTowerConfig
+from largeconcept.models.token_lm import TokenLM, TokenLMConfig
 
 DIM = 8
 NORMALIZER = ConceptNormalizer(NormalizerConfig(dim=DIM), torch.linspace(-1, 1, DIM), torch.linspace(0.5, 2, DIM))
@@ -139,7 +145,9 @@ def test_intervals_cover_and_shrink():
         "l2"
     ]
     for seed in range(40):
-        estimate = score_next_concept(constant, corpus(40, seed=seed), NORMALIZER, pool=50).scores["model"]["l2"]
+        estimate = score_next_concept(
+            constant, corpus(40, seed=seed), NORMALIZER, pool=50, contrastive_batch=50, num_bootstrap=300
+        ).scores["model"]["l2"]
         covered += estimate.low <= truth.mean <= estimate.high
     assert 33 <= covered <= 40
 
@@ -253,6 +261,279 @@ def test_round_trip_gets_predictions_in_the_language_of_their_text():
     assert report.scores["model"]["round_trip_l2"].mean == pytest.approx(8**0.5)
     assert "round_trip_l2" not in report.scores["copy_last"]
     assert "round-trip" in text_of(report)
+
+
+# --- contrastive accuracy in a batch
+
+
+def test_the_truth_and_its_neighbours_are_no_distractors_by_hand():
+    """Two documents on a line; the paper's batch is all six concepts but the truth and those beside it."""
+    left = torch.tensor([[0.0, 0.0], [1.0, 0.0], [2.0, 0.0], [3.0, 0.0]])
+    right = torch.tensor([[0.4, 0.0], [9.0, 0.0]])
+    identity = ConceptNormalizer.identity(2)
+
+    def predict(x, lengths, ids):
+        return torch.tensor([[0.5, 0.0]]).expand_as(x)
+
+    report = score_next_concept(predict, [left, right], identity, num_bootstrap=10)
+    # Truth 1 is 0.5 away. Of 3, 0.4 and 9 two are farther. Truth 2 is 1.5 away: of 0, 0.4, 9 only 9 is.
+    # Truth 3 is 2.5 away: of 0, 1, 0.4, 9 only 9 is. Truth 9 (its neighbour is 0.4): nothing is farther.
+    expected = (2 / 3 + 1 / 3 + 1 / 4 + 0) / 4
+    assert report.scores["model"]["contrastive_accuracy_in_batch"].mean == pytest.approx(expected)
+    # The fixed pool holds the concepts of the other document alone: of 0.4 and 9 one is farther, three times.
+    assert report.scores["model"]["contrastive_accuracy"].mean == pytest.approx((3 * 0.5 + 0) / 4)
+
+
+def test_who_is_near_in_the_text():
+    owners, places = torch.tensor([0, 0, 0, 0, 1, 1]), torch.tensor([0, 1, 2, 3, 1, 2])
+    near = near_in_text(0, torch.tensor([1, 3]), owners, places)
+    assert near.tolist() == [[True, True, True, False, False, False], [False, False, True, True, False, False]]
+
+
+def test_batches_hold_two_documents_and_the_last_is_not_tiny():
+    def sizes(lengths, size):
+        documents = list(usable_documents([torch.randn(n, 4) for n in lengths], 4))
+        pools = pools_of_batches(documents, size)
+        assert len(pools) == len(lengths)
+        return [len(pool.owners) for pool in unique(pools)]
+
+    assert sizes([5, 5, 5, 5], 10) == [10, 10]
+    assert sizes([50, 2, 3, 40], 10) == [52, 43]
+    assert sizes([5, 5, 5], 10) == [15]  # one document is no batch
+    assert sizes([8, 2, 2, 2], 10) == [14]  # less than half a batch is none either
+    documents = list(usable_documents([torch.randn(n, 4) for n in (5, 5, 5, 5)], 4))
+    last = pools_of_batches(documents, 10)[3]
+    assert last.owners.tolist() == [2] * 5 + [3] * 5 and last.places.tolist() == [*range(5)] * 2
+    assert torch.equal(last.concepts[5:], documents[3].concepts.double())
+
+
+def unique(pools):
+    return list({id(pool): pool for pool in pools}.values())
+
+
+def test_concepts_that_are_not_scored_are_no_distractors():
+    document = SimpleNamespace(concepts=torch.randn(4, 3), scored=torch.tensor([True, False, True, True]))
+    pool = ConceptPool.of(list(usable_documents([document, torch.randn(2, 3)], 3)), first=7)
+    assert pool.owners.tolist() == [7, 7, 7, 8, 8] and pool.places.tolist() == [0, 2, 3, 0, 1]
+
+
+# --- planted predictors
+
+
+def copying(x, lengths, ids):
+    return torch.cat([x[:, :1], x[:, :-1]], dim=1)
+
+
+def test_planted_predictors_get_what_they_deserve():
+    """Documents of small steps: copying knows the subject; a constant and shuffled targets know nothing."""
+    documents = corpus(120, step=0.2)
+    generator = torch.Generator().manual_seed(3)
+    truths = [NORMALIZER.normalize(d) for d in documents]
+
+    def shuffled(x, lengths, ids):
+        order = torch.randperm(len(truths), generator=generator).tolist()
+        rows = torch.zeros_like(x)
+        for row, length in enumerate(lengths.tolist()):
+            other = truths[order[row]]
+            rows[row, :length] = other[torch.arange(length) % len(other)]
+        return rows
+
+    found = {
+        name: score_next_concept(predict, documents, NORMALIZER).scores["model"]
+        for name, predict in {"oracle": oracle, "copy": copying, "constant": constant, "shuffled": shuffled}.items()
+    }
+    for name in ("constant", "shuffled"):
+        for metric in ("contrastive_accuracy", "contrastive_accuracy_in_batch"):
+            assert found[name][metric].mean == pytest.approx(0.5, abs=0.06), (name, metric)
+            assert found[name][metric].high < found["copy"][metric].low
+    assert found["oracle"]["contrastive_accuracy_in_batch"].mean == 1.0
+    assert found["copy"]["paraphrase"].low > 1.0 > found["shuffled"]["paraphrase"].high
+    assert found["oracle"]["paraphrase"].mean == pytest.approx(1.0)
+    assert found["oracle"]["l2"].high < found["copy"]["l2"].low < found["shuffled"]["l2"].low
+
+
+# --- baselines
+
+
+def window(concepts, sentences=None, **more):
+    return Window(0, 0, concepts, torch.ones(len(concepts), dtype=torch.bool), sentences, **more)
+
+
+def test_copying_and_constants():
+    concepts = torch.randn(3, 4)
+    said = copy_last(window(concepts, ["a", "b", "c"]))
+    assert torch.equal(said.concepts, concepts[:2]) and said.sentences == ["a", "b"]
+    mean = Constant(torch.arange(4.0))(window(concepts))
+    assert mean.concepts.tolist() == [[0, 1, 2, 3]] * 2 and mean.sentences is None
+
+
+def test_the_follower_of_the_nearest():
+    known = NearestFollower(torch.eye(3), torch.eye(3) * 7, ["x", "y", "z"])
+    said = known(window(torch.tensor([[0.1, 0.9, 0.0], [2.0, 0.0, 0.1], [0.0, 0.0, 0.0]])))
+    assert said.concepts.tolist() == [[0, 7, 0], [7, 0, 0]] and said.sentences == ["y", "x"]
+    with pytest.raises(DataError, match="N ≥ 1"):
+        NearestFollower(torch.zeros(0, 3), torch.zeros(0, 3))
+    with pytest.raises(DataError, match="sentences"):
+        NearestFollower(torch.eye(3), torch.eye(3), ["x"])
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("next_concept")
+    texts = [
+        {"id": f"d{i}", "lang": "eng_Latn", "sentences": [f"Sentence {i} has part {j}." for j in range(n)]}
+        for i, n in enumerate((3, 1, 5, 4))
+    ]
+    (folder / "in.jsonl").write_text("".join(json.dumps(text) + "\n" for text in texts))
+    build_concepts(str(folder / "in.jsonl"), folder / "data", codec="toy", split="train")
+    return ConceptDataset(folder / "data", "train")
+
+
+def test_a_look_up_remembers_its_training_data(dataset):
+    known = NearestFollower.of(dataset)
+    report = score_next_concept(
+        constant,
+        list(dataset),
+        ConceptNormalizer.identity(dataset.dim),
+        baselines={"nearest_train": known},
+        num_bootstrap=20,
+    )
+    assert report.scores["nearest_train"]["l2"].mean == pytest.approx(0, abs=1e-3)
+    assert report.scores["nearest_train"]["contrastive_accuracy"].mean == 1.0
+    assert report.differences["nearest_train"]["l2"].low > 0
+    assert len(NearestFollower.of(dataset, limit=3).concepts) == 3
+    with pytest.raises(ConfigError, match="limit"):
+        NearestFollower.of(dataset, limit=0)
+
+
+class Words:
+    """A tokenizer of whole words."""
+
+    vocab_size = 40
+
+    def __init__(self):
+        self.words = ["", "", "", ""]
+
+    def encode(self, texts):
+        for word in " ".join(texts).split():
+            if word not in self.words:
+                self.words.append(word)
+        return [[self.words.index(word) for word in text.split()] for text in texts]
+
+    def decode(self, ids):
+        return [" ".join(self.words[i] for i in row if i < len(self.words)) for row in ids]
+
+
+def test_a_token_model_is_scored_by_the_concepts_of_its_sentences():
+    torch.manual_seed(0)
+    model, tokenizer, codec = (
+        TokenLM(TokenLMConfig(vocab_size=40, model_dim=16, num_heads=2, num_layers=1)),
+        Words(),
+        ToyCodec(),
+    )
+    sentences = ["it rains .", "it pours .", "it is wet ."]
+    said = TokenGuess(model, tokenizer, codec)(window(codec.encode(sentences), sentences, lang="eng_Latn"))
+    assert len(said.sentences) == 2 and said.concepts.shape == (2, codec.dim)
+    for text, concept in zip(said.sentences, said.concepts, strict=True):
+        assert torch.allclose(concept, codec.encode([text if text.strip() else "."])[0])
+    with pytest.raises(DataError, match="sentences"):
+        TokenGuess(model, tokenizer, codec)(window(codec.encode(sentences)))
+
+
+# --- mutual information
+
+
+class Judge:
+    """One nat a word; half a nat for each word that stands in the context."""
+
+    def __init__(self):
+        self.prefixes = []
+
+    def nats(self, texts, prefixes=None):
+        self.prefixes.append(prefixes)
+        before = [set(" ".join(lines).split()) for lines in (prefixes or [[]] * len(texts))]
+        rows = [[word for line in lines for word in line.split()] for lines in texts]
+        nats = [sum(0.5 if word in known else 1.0 for word in row) for row, known in zip(rows, before, strict=True)]
+        return torch.tensor(nats, dtype=torch.float64), torch.tensor([len(row) for row in rows])
+
+
+TEXTS = (["one two", "one three four five", "six"], ["red blue", "blue red"])
+
+
+def told(codec):
+    return [SimpleNamespace(concepts=codec.encode(text), sentences=text, lang="eng_Latn") for text in TEXTS]
+
+
+def test_mutual_information_by_hand():
+    codec = ToyCodec()
+    judge = Judge()
+    report = score_next_concept(
+        oracle,
+        told(codec),
+        ConceptNormalizer.identity(codec.dim),
+        baselines={"look": NearestFollower(codec.encode(["one two"]), codec.encode(["red one"]), ["red one"])},
+        training_mean=codec.encode(["six"])[0],
+        round_trip=through_text(codec),
+        language_model=judge,
+        num_bootstrap=50,
+    )
+    # The oracle writes the true sentences: of 4 + 1 + 2 words "one", "blue" and "red" were there before.
+    value = report.scores["model"]["mutual_information"].mean
+    assert value == pytest.approx(3 * 0.5 / 7)
+    assert report.scores["truth"]["mutual_information"].mean == value
+    assert report.differences["truth"]["mutual_information"].mean == 0
+    # Copying says "one two", "one three four five" and "red blue": all eight words were there.
+    assert report.scores["copy_last"]["mutual_information"].mean == pytest.approx(0.5)
+    # The look-up says "red one" three times: "one" twice after the first text, "red" once after the second.
+    assert report.scores["look"]["mutual_information"].mean == pytest.approx(3 * 0.5 / 6)
+    assert report.scores["training_mean"]["mutual_information"].mean == 0  # "six", which came up nowhere before
+    assert report.scores["model"]["round_trip_l2"].mean == pytest.approx(0)
+    assert "l2" not in report.scores["truth"] and set(report.differences["truth"]) == {"mutual_information"}
+    assert "mutual information" in text_of(report)
+    assert report.beats("training_mean", "mutual_information") or value <= 0
+
+
+def test_contexts_are_the_ten_true_sentences_before_also_across_windows():
+    codec, judge = ToyCodec(), Judge()
+    long = [f"sentence {i}" for i in range(15)]
+    documents = [*told(codec), SimpleNamespace(concepts=codec.encode(long), sentences=long, lang=None)]
+    score_next_concept(
+        oracle,
+        documents,
+        ConceptNormalizer.identity(codec.dim),
+        round_trip=through_text(codec),
+        language_model=judge,
+        max_length=8,
+        num_bootstrap=5,
+    )
+    given = {tuple(prefix) for prefixes in judge.prefixes for prefix in prefixes or []}
+    assert tuple(long[4:14]) in given and tuple(long[:1]) in given and tuple(long[:9]) in given
+    assert tuple(long[:8]) not in given  # the first concept of a window is not predicted
+    assert max(map(len, given)) == 10
+
+
+def test_mutual_information_needs_text():
+    codec = ToyCodec()
+    identity = ConceptNormalizer.identity(codec.dim)
+    with pytest.raises(ConfigError, match="through_text"):
+        score_next_concept(oracle, told(codec), identity, language_model=Judge())
+    with pytest.raises(DataError, match="sentences"):
+        bare = [document.concepts for document in told(codec)]
+        score_next_concept(oracle, bare, identity, language_model=Judge(), round_trip=through_text(codec))
+    with pytest.raises(DataError, match="differ in number"):
+        wrong = SimpleNamespace(concepts=codec.encode(["a b", "c"]), sentences=["a b"], id="w")
+        score_next_concept(oracle, [wrong, wrong], identity)
+
+
+def test_sums_of_documents_give_the_scores_again():
+    report = score_next_concept(constant, corpus(30), NORMALIZER)
+    rows = report.sums["model"]["l2"]
+    assert rows.shape == (30, 2)
+    assert rows[:, 0].sum() / rows[:, 1].sum() == pytest.approx(report.scores["model"]["l2"].mean)
+    assert report.differences["copy_last"]["l2"].p < 0.05  # a constant is nearer than a concept of twice the noise
+    assert report.to_dict()["differences"]["copy_last"]["l2"]["p"] == report.differences["copy_last"]["l2"].p
+    with pytest.raises(ConfigError, match="neither"):
+        report.beats("copy_last", "paraphrase")
 
 
 def text_of(report):
