@@ -16,6 +16,7 @@ _LAZY = {
     "load_codec": "largeconcept.codec",
     "build_concepts": "largeconcept.data.build",
     "Trainer": "largeconcept.train.loop",
+    "evaluate": "largeconcept.eval.harness",
     "recipes": "largeconcept.recipes",
     "ConceptLMError": "largeconcept.errors",
 }
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from largeconcept.codec.normalizer import ConceptNormalizer
     from largeconcept.data.build import build_concepts
     from largeconcept.errors import ConceptLMError
+    from largeconcept.eval.harness import evaluate
     from largeconcept.generate.pipeline import ConceptPipeline
     from largeconcept.train.loop import Trainer
 

@@ -74,7 +74,8 @@ VERBS: Table = {
     "eval": (
         "Judge concept models, translations and sentences.",
         {
-            "run": ("largeconcept.cli.evaluate:run", "Measure next-concept prediction beside its baselines."),
+            "run": ("largeconcept.cli.evaluate:run", "Judge a model beside baselines: concepts, texts, codec."),
+            "ls": ("largeconcept.cli.evaluate:ls", "List tasks, predictors and metrics of eval run."),
             "blaser": ("largeconcept.cli.judge:blaser", "Judge translations with BLASER 2.0, on concepts of SONAR."),
             "mutox": ("largeconcept.cli.judge:mutox", "Judge how toxic sentences are, on concepts of SONAR."),
         },

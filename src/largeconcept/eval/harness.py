@@ -42,6 +42,19 @@ if TYPE_CHECKING:
 
 DEFAULT_PREDICTORS = ("copy_last", "lead_3", "mean_vector", "nearest_train", "shuffled")
 FROM_TRAINING = ("mean_vector", "nearest_train")
+PREDICTORS = {
+    "copy_last": "the last sentence of the text, again",
+    "lead_K": "the first K sentences of the text, as lead_3",
+    "mean_vector": "the mean concept of the training data, decoded",
+    "nearest_train": "what followed the nearest training sentence, or the target of the nearest training text",
+    "shuffled": "the reference of another item: a control",
+    "token_lm=FOLDER": "a token model, or its finished run",
+    "lcm=FOLDER": "another concept model",
+    "hf=NAME": "a causal or seq2seq model of transformers",
+    "constant=TEXT": "always the same text: a control",
+    "default": f"those of {', '.join(DEFAULT_PREDICTORS)} that the data allows",
+}
+"""What :func:`open_predictors` knows, for people."""
 KINDS = (*DEFAULT_PREDICTORS, "token_lm", "lcm", "hf", "constant")
 TOKEN_MODEL = "token_lm"
 """Folder beside a model's, in which a matched token model is looked for; also the end of its run's name."""
@@ -376,6 +389,7 @@ def _named(progress: Progress, task: str) -> Callable[..., None]:
 
 __all__ = [
     "DEFAULT_PREDICTORS",
+    "PREDICTORS",
     "evaluate",
     "open_data",
     "open_predictors",

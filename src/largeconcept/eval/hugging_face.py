@@ -1,6 +1,6 @@
 """Models of Hugging Face as predictors: causal language models continue, instructed ones and seq2seq models summarise.
 
-Only ``transformers`` knows these models, so it must be installed (the extra ``hf``); nothing here stands in for it.
+Only ``transformers`` knows these models, so it must be installed (the extra of that name); nothing stands in for it.
 """
 
 from __future__ import annotations
@@ -169,7 +169,7 @@ def open_hugging_face(
     try:
         from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
     except ImportError:
-        raise missing_extra("transformers", "hf") from None
+        raise missing_extra("transformers", "transformers") from None
     try:
         config = AutoConfig.from_pretrained(name)
         family = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
