@@ -48,5 +48,13 @@ _ALL = (
     MetricInfo("distinct_2", "higher", (), "arXiv:1510.03055", unit="share"),
     MetricInfo("distinct_3", "higher", (), "arXiv:1510.03055", unit="share"),
     MetricInfo("length_ratio", "none", ("reference",), f"{_LCM}, section 4.2", unit="words"),
+    MetricInfo("coherence", "none", ("codec",), "doi:10.1080/01638539809545029", unit="cosine"),
+    MetricInfo("coherence_outside", "none", ("encoder", "extra:use"), "arXiv:1907.04307", unit="cosine"),
+    MetricInfo("divergence", "higher", ("codec", "human"), "arXiv:2102.01454", unit="area"),
+    MetricInfo("generative_perplexity", "none", ("evaluator",), "arXiv:2409.02908", unit="per token"),
+    MetricInfo("entropy", "none", (), "arXiv:2409.02908", unit="nats per word"),
+    MetricInfo("mutual_information", "higher", ("evaluator",), f"{_LCM}, section 2.4.2", unit="nats per token"),
+    MetricInfo("brier_lm", "higher", ("samples", "reference"), "arXiv:2510.27688", unit="× 100"),
+    *(MetricInfo(f"brier_{n}", "higher", ("samples", "reference"), "arXiv:2510.27688") for n in range(1, 5)),
 )
 METRICS: dict[str, MetricInfo] = {info.name: info for info in _ALL}
