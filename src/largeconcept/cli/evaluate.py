@@ -39,6 +39,13 @@ def run(
         list[str] | None,
         typer.Option("--documents", help="Files of texts to write from instead of the dataset's, as .jsonl."),
     ] = None,
+    judge: Annotated[
+        str | None,
+        typer.Option(
+            "--judge",
+            help="Causal model for perplexity and mutual information: hf=NAME or none. Default: the token model.",
+        ),
+    ] = None,
     task_option: Annotated[
         list[str] | None, typer.Option("--set", help="A setting of a task, as continuation.length=2.")
     ] = None,
@@ -74,7 +81,7 @@ def run(
     With --tasks: any tasks of eval ls, each beside all predictors that can do it. Called again with the same --out it
     goes on where it was stopped. A finished token model in the folder token_lm beside the model's is one of them.
     """
-    if tasks or predictors or documents or task_option:
+    if tasks or predictors or documents or judge or task_option:
         settings = task_settings(task_option)
         settings.setdefault("next_concept", {}).setdefault("max_length", max_length)
         if round_trip is not None:
@@ -87,6 +94,7 @@ def run(
             split=split,
             train_split=train_split,
             predictors=predictors,
+            judge=judge,
             options=key_values(option),
             settings=settings,
             limit=limit,

@@ -19,6 +19,7 @@ from largeconcept.errors import ConfigError, DataError, did_you_mean
 from largeconcept.eval.predictors import (
     ConceptModelPredictor,
     Predictor,
+    TokenModelPredictor,
     open_pipeline,
     open_token_model,
 )
@@ -36,6 +37,7 @@ from largeconcept.types import Document
 
 if TYPE_CHECKING:
     from largeconcept.data.reader import ConceptDataset
+    from largeconcept.eval.metrics.likelihood import CausalLM
     from largeconcept.generate.options import GenerationOptions
     from largeconcept.generate.pipeline import ConceptPipeline
     from largeconcept.types import ConceptCodec
@@ -74,6 +76,7 @@ def evaluate(
     split: str = "test",
     train_split: str | None = "train",
     predictors: str | Sequence[str | Predictor] | None = None,
+    judge: str | CausalLM | None = None,
     options: GenerationOptions | Mapping[str, Any] | None = None,
     settings: Mapping[str, Mapping[str, Any]] | None = None,
     limit: int | None = None,
@@ -96,6 +99,8 @@ def evaluate(
         train_split: split that the model was trained on, for baselines; not used where it is not there.
         predictors: what stands beside the model: predictors, or names as in :func:`open_predictors`. By default all
             that need no model, and a token model that lies beside the model's folder.
+        judge: causal language model for perplexity and mutual information: itself, ``hf=NAME``, or ``none``. By default
+            the first token model among the predictors; these metrics are left out without one.
         options: generation options that differ from the pipeline's.
         settings: of single tasks: name -> settings.
         limit: most documents of a task.
@@ -142,7 +147,8 @@ def evaluate(
         settings={name: dict(given) for name, given in (settings or {}).items()},
     )
     context.predictors = _predictors(predictors, context, where)
-    asked = _settings(context, where, data, documents, split, train_split)
+    context.judge, about_judge = _judge(judge, context, device)
+    asked = {**_settings(context, where, data, documents, split, train_split), "judge": about_judge}
     result = EvaluationResult(
         tasks={},
         settings=asked,
@@ -320,6 +326,32 @@ def _predictors(
         return open_predictors(given, context)
     ready: list[Predictor] = [one for one in given if not isinstance(one, str)]
     return [*open_predictors([one for one in given if isinstance(one, str)], context), *ready]
+
+
+def _judge(
+    given: str | CausalLM | None, context: Context, device: str | None
+) -> tuple[CausalLM | None, dict[str, Any] | None]:
+    """Return the judge, and what is known about it.
+
+    Raises:
+        ConfigError: neither a judge nor the name of one.
+    """
+    from largeconcept.eval.metrics.likelihood import HuggingFaceScorer, TokenScorer
+
+    if given is None:
+        for predictor in context.predictors:
+            if isinstance(predictor, TokenModelPredictor):
+                return TokenScorer(predictor.model, predictor.tokenizer), {"kind": "token_lm", "name": predictor.name}
+        return None, None
+    if not isinstance(given, str):
+        return given, {"kind": type(given).__name__}
+    kind, _, value = given.partition("=")
+    if given == "none":
+        return None, None
+    if kind == "hf" and value:
+        where = device or str(next(context.pipeline.model.parameters()).device)
+        return HuggingFaceScorer.from_pretrained(value, device=where), {"kind": "hf", "name": value}
+    raise ConfigError("unknown judge", where="judge", got=given, expected="hf=NAME or none")
 
 
 def token_model_beside(folder: Path) -> Path | None:

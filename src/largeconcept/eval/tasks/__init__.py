@@ -17,6 +17,7 @@ from largeconcept.errors import ConfigError, did_you_mean
 
 if TYPE_CHECKING:
     from largeconcept.data.reader import ConceptDataset
+    from largeconcept.eval.metrics.likelihood import CausalLM
     from largeconcept.eval.predictors import Predictor
     from largeconcept.eval.records import TaskResult
     from largeconcept.generate.options import GenerationOptions
@@ -99,6 +100,7 @@ class Context:
         documents: held-out texts with their sentences (those of ``dataset``, or others), in an order drawn from the
             seed.
         predictors: those of texts beside the model, which is the first.
+        judge: a causal language model, for perplexity and mutual information; these are left out without one.
         options: generation options of the model.
         limit: most documents to use.
         seed: of all draws.
@@ -112,6 +114,7 @@ class Context:
     train: ConceptDataset | None = None
     documents: Sequence[Document] = ()
     predictors: Sequence[Predictor] = ()
+    judge: CausalLM | None = None
     options: GenerationOptions | None = None
     limit: int | None = None
     seed: int = 0

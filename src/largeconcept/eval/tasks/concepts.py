@@ -21,12 +21,13 @@ class NextConceptSettings(Config):
     Attributes:
         max_length: longer documents are cut into windows of this many concepts.
         pool: most concepts that distractors are drawn from.
-        round_trip: also decode every prediction and encode it again; decoding costs more than all else.
+        round_trip: also decode every prediction, for ``round_trip_l2`` and, with a judge, ``mutual_information``;
+            decoding costs more than all else.
     """
 
     max_length: int = Field(default=128, ge=2)
     pool: int = Field(default=4096, ge=1)
-    round_trip: bool = False
+    round_trip: bool = True
 
 
 def next_concept(context: Context) -> TaskResult:
@@ -58,6 +59,7 @@ def next_concept(context: Context) -> TaskResult:
         baselines=baselines,
         options=options.model_copy(update={"seed": context.seed}),
         round_trip=through_text(pipe.codec) if settings.round_trip else None,
+        language_model=context.judge if settings.round_trip else None,
         limit=context.limit,
         seed=context.seed,
         pool=settings.pool,

@@ -16,11 +16,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from largeconcept.eval.metrics import METRICS
+from largeconcept.eval.metrics.coherence import coherence
+from largeconcept.eval.metrics.divergence import divergence
+from largeconcept.eval.metrics.likelihood import CausalLM, generative_perplexity, word_entropy
 from largeconcept.eval.metrics.ngrams import chrf, distinct, length_ratio, overlap_3, repetition_4
 from largeconcept.eval.metrics.rouge import rouge
 from largeconcept.eval.predictors import Item, Output, grouped
 from largeconcept.eval.records import MODEL, Difference, Direction, Score
-from largeconcept.eval.statistics import Array, difference, estimate, per_document
+from largeconcept.eval.statistics import Array, Statistic, difference, estimate, per_document, perplexity, ratio
 from largeconcept.eval.tasks import Context
 
 if TYPE_CHECKING:
@@ -29,9 +32,21 @@ if TYPE_CHECKING:
     from largeconcept.types import ConceptCodec
 
 Values = dict[str, float | None]
+Table = tuple[Array, Statistic]
+"""(D, K) sums of documents, the last column what is divided by, and the metric as a function of such sums."""
 DISTINCT = (1, 2, 3)
-OWN: dict[str, Direction] = {"similarity": "higher"}
-"""Metrics of this file: ``similarity`` is the cosine of the mean concepts of output and reference, under the codec."""
+FEWEST_CONCEPTS = 20
+"""Concepts on each side below which two distributions are not compared."""
+OWN: dict[str, Direction] = {
+    "similarity": "higher",
+    "coherence": "none",
+    "divergence": "higher",
+    "perplexity": "lower",
+    "entropy": "none",
+    "brier_lm": "higher",
+}
+"""Which way is better, of metrics that the list of metrics does not have: ``similarity`` is the cosine of the mean
+concepts of output and reference, under the codec."""
 
 
 @dataclass(slots=True)
@@ -55,35 +70,63 @@ class Scored:
 
 
 def score(items: Sequence[Item], outputs: Mapping[str, Sequence[Output]], context: Context) -> Scored:
-    """Score the outputs of all predictors, the model's (``model``) against each of the others'."""
-    codec = context.pipeline.codec
+    """Score the outputs of all predictors, the model's (``model``) against each of the others'.
+
+    Perplexity and entropy are there where the context has a judge.
+    """
+    codec, seed = context.pipeline.codec, context.seed
     references = [encoded(codec, item.reference, item.target_lang) for item in items]
     of_items: dict[str, list[Values]] = {}
     together: dict[str, dict[str, Score]] = {}
+    tables: dict[str, dict[str, Table]] = {}
+    labels = [item.id for item in items]
     for name, texts in outputs.items():
         concepts = [encoded(codec, one.sentences, item.target_lang) for item, one in zip(items, texts, strict=True)]
         of_items[name] = [
             {**text_metrics(item, one), **concept_metrics(own, reference)}
             for item, one, own, reference in zip(items, texts, concepts, references, strict=True)
         ]
-        together[name] = corpus_metrics(items, texts)
-    labels = [item.id for item in items]
-    tables = {
-        name: {metric: _sums([one.get(metric) for one in values], labels) for metric in values[0]}
-        for name, values in of_items.items()
-    }
+        tables[name] = {
+            metric: (_sums([one.get(metric) for one in of_items[name]], labels), ratio) for metric in of_items[name][0]
+        }
+        if context.judge is not None:
+            values, judged = judged_metrics(items, texts, context.judge)
+            tables[name] |= {metric: (_added(rows, labels), statistic) for metric, (rows, statistic) in judged.items()}
+            of_items[name] = [{**old, **new} for old, new in zip(of_items[name], values, strict=True)]
+        together[name] = corpus_metrics(items, texts) | compared(references, concepts, seed)
+    return collected(of_items, tables, together, seed)
+
+
+def collected(
+    of_items: dict[str, list[Values]],
+    tables: Mapping[str, Mapping[str, Table]],
+    together: Mapping[str, Mapping[str, Score]],
+    seed: int,
+) -> Scored:
+    """Return values, intervals and differences from sums over documents.
+
+    Args:
+        of_items: predictor -> the values of each item, for the raw outputs.
+        tables: predictor -> metric -> (D, K) sums of each document, and the statistic of such sums.
+        together: predictor -> metrics without intervals.
+        seed: of the resamplings.
+    """
     scores = {
-        name: {metric: _score(rows, context.seed) for metric, rows in group.items()} | together[name]
+        name: {metric: _score(*table, seed) for metric, table in group.items()} | dict(together.get(name, {}))
         for name, group in tables.items()
     }
     differences = {
-        name: {metric: _difference(tables[MODEL][metric], rows, context.seed) for metric, rows in group.items()}
+        name: {
+            metric: _difference(tables[MODEL][metric][0], *table, seed)
+            for metric, table in group.items()
+            if metric in tables[MODEL]
+        }
         for name, group in tables.items()
         if name != MODEL
     }
     present = {metric for group in scores.values() for metric in group}
     directions = {metric: info.direction for metric, info in METRICS.items() if metric in present}
-    directions |= {metric: direction for metric, direction in OWN.items() if metric in present}
+    directions |= {metric: way for metric, way in OWN.items() if metric in present and metric not in directions}
     versions = {metric: METRICS[metric].version if metric in METRICS else 1 for metric in directions}
     return Scored(of_items, directions, versions, scores, differences)
 
@@ -106,11 +149,36 @@ def concept_metrics(own: Tensor | None, reference: Tensor | None) -> Values:
     """Return the metrics of (N, C) concepts of an output and a reference; ``None`` stands for texts without any."""
     import torch
 
-    values: Values = {"similarity": None}
+    values: Values = {"similarity": None, "coherence": None if own is None else coherence(own)}
     if own is not None and reference is not None:
         cosine = torch.nn.functional.cosine_similarity(own.double().mean(0), reference.double().mean(0), dim=0)
         values["similarity"] = float(cosine)
     return values
+
+
+def compared(references: Sequence[Tensor | None], concepts: Sequence[Tensor | None], seed: int) -> dict[str, Score]:
+    """Return how near the outputs' concepts are to the references', as distributions; nothing of too few."""
+    import torch
+
+    human = [one for one in references if one is not None]
+    own = [one for one in concepts if one is not None]
+    if min(sum(map(len, human)), sum(map(len, own))) < FEWEST_CONCEPTS:
+        return {}
+    return {"divergence": Score(divergence(torch.cat(human), torch.cat(own), seed=seed), n=len(own))}
+
+
+def judged_metrics(
+    items: Sequence[Item], outputs: Sequence[Output], judge: CausalLM
+) -> tuple[list[Values], dict[str, Table]]:
+    """Return the perplexity of each output under a judge, and the entropy of its words, never one without the other."""
+    found = generative_perplexity(judge, [list(one.sentences) for one in outputs])
+    entropies = [word_entropy(list(one.sentences), item.target_lang) for item, one in zip(items, outputs, strict=True)]
+    values: list[Values] = []
+    for nats, tokens, entropy in zip(found.nats, found.tokens, entropies, strict=True):
+        values.append({"perplexity": math.exp(min(nats / tokens, 700.0)) if tokens else None, "entropy": entropy})
+    pairs = np.array([found.nats, found.tokens], dtype=np.float64).T
+    known = np.array([[0.0, 0.0] if one is None else [one, 1.0] for one in entropies])
+    return values, {"perplexity": (pairs, perplexity), "entropy": (known, ratio)}
 
 
 def corpus_metrics(items: Sequence[Item], outputs: Sequence[Output]) -> dict[str, Score]:
@@ -138,17 +206,37 @@ def _sums(values: Sequence[float | None], labels: Sequence[str]) -> Array:
     return per_document([math.nan if value is None else value for value in values], labels)
 
 
-def _score(rows: Array, seed: int) -> Score:
-    found = estimate(rows, seed=seed)
-    count = int(rows[:, 1].sum())
-    return Score(found.mean, found.low, found.high, count) if count else Score(None, n=0)
+def _added(rows: Array, labels: Sequence[str]) -> Array:
+    """Add the (N, K) rows of items of one document."""
+    names, index = np.unique(np.asarray(labels), return_inverse=True)
+    total = np.zeros((len(names), rows.shape[1]))
+    np.add.at(total, index, rows)
+    return total
 
 
-def _difference(own: Array, other: Array, seed: int) -> Difference:
-    if not own[:, 1].sum() or not other[:, 1].sum():
+def _score(rows: Array, statistic: Statistic, seed: int) -> Score:
+    """The last column of sums is what is divided by: items, or tokens."""
+    if not rows[:, -1].sum():
+        return Score(None, n=0)
+    found = estimate(rows, statistic, seed=seed)
+    return Score(found.mean, found.low, found.high, int((rows[:, -1] > 0).sum()))
+
+
+def _difference(own: Array, other: Array, statistic: Statistic, seed: int) -> Difference:
+    if not own[:, -1].sum() or not other[:, -1].sum():
         return Difference(None)
-    found = difference(own, other, seed=seed)
+    found = difference(own, other, statistic, seed=seed)
     return Difference(found.mean, found.low, found.high, found.p)
 
 
-__all__ = ["Scored", "concept_metrics", "corpus_metrics", "encoded", "score", "text_metrics"]
+__all__ = [
+    "Scored",
+    "collected",
+    "compared",
+    "concept_metrics",
+    "corpus_metrics",
+    "encoded",
+    "judged_metrics",
+    "score",
+    "text_metrics",
+]
