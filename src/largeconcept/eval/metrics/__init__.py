@@ -56,5 +56,11 @@ _ALL = (
     MetricInfo("mutual_information", "higher", ("evaluator",), f"{_LCM}, section 2.4.2", unit="nats per token"),
     MetricInfo("brier_lm", "higher", ("samples", "reference"), "arXiv:2510.27688", unit="× 100"),
     *(MetricInfo(f"brier_{n}", "higher", ("samples", "reference"), "arXiv:2510.27688") for n in range(1, 5)),
+    MetricInfo("cola", "higher", ("extra:transformers",), f"{_LCM}, section 4.1", unit="probability"),
+    *(
+        MetricInfo(f"seahorse_q{n}", "higher", ("source", "extra:transformers"), "arXiv:2305.13194", unit="probability")
+        for n in range(1, 7)
+    ),
+    MetricInfo("bert_score", "higher", ("reference", "extra:transformers"), "arXiv:1904.09675", unit="F1"),
 )
 METRICS: dict[str, MetricInfo] = {info.name: info for info in _ALL}
