@@ -9,13 +9,17 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from itertools import chain
+from typing import Any, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from largeconcept.eval.metrics.ngrams import ngrams
 from largeconcept.eval.metrics.words import Text, rouge_words, sentences
 
+Array: TypeAlias = NDArray[Any]
 ROUGE = ("rouge_1", "rouge_2", "rouge_l", "rouge_lsum")
+_CELLS = 1 << 24  # of tables held at once
 
 
 def rouge(prediction: Text, reference: Text, lang: str | None = None, others: Sequence[Text] = ()) -> dict[str, float]:
@@ -87,10 +91,15 @@ def _common_of_sentences(prediction: list[list[str]], reference: list[list[str]]
     """
     left = Counter(chain.from_iterable(prediction))
     right = Counter(chain.from_iterable(reference))
+    names = {word: i for i, word in enumerate({**left, **right})}
+    longest = max((len(sentence) for sentence in prediction), default=0)
+    sizes = np.array([len(sentence) for sentence in prediction])
+    table = np.full((len(prediction), longest), -1)
+    for row, sentence in enumerate(prediction):
+        table[row, : len(sentence)] = [names[word] for word in sentence]
     hits = 0
     for sentence in reference:
-        union = sorted(set().union(*(_common_places(sentence, other) for other in prediction)))
-        for place in union:
+        for place in np.flatnonzero(_common_places(np.array([names[word] for word in sentence]), table, sizes)):
             word = sentence[place]
             if left[word] > 0 and right[word] > 0:
                 hits += 1
@@ -99,26 +108,34 @@ def _common_of_sentences(prediction: list[list[str]], reference: list[list[str]]
     return hits
 
 
-def _common_places(reference: list[str], prediction: list[str]) -> set[int]:
-    """Places in the reference of one longest common subsequence: of several the one that ``rouge-score`` finds."""
-    if not set(reference) & set(prediction):
-        return set()
-    names = {word: i for i, word in enumerate(dict.fromkeys(chain(reference, prediction)))}
-    row_of = np.array([names[word] for word in prediction])
-    table = np.zeros((len(reference) + 1, len(prediction) + 1), dtype=np.int64)
-    for i, word in enumerate(reference):
-        before = table[i]
-        # A cell without a match is the greater of those above and to the left: a running maximum of the row.
-        table[i + 1, 1:] = np.maximum.accumulate(np.where(row_of == names[word], before[:-1] + 1, before[1:]))
-    i, j = len(reference), len(prediction)
-    places = set()
-    cells = table.tolist()
-    while i and j:
-        if reference[i - 1] == prediction[j - 1]:
-            i, j = i - 1, j - 1
-            places.add(i)
-        elif cells[i][j - 1] > cells[i - 1][j]:
-            j -= 1
-        else:
-            i -= 1
-    return places
+def _common_places(reference: Array, predictions: Array, sizes: Array) -> Array:
+    """Return (R,) boolean: the places in a reference on a longest common subsequence with any of the predictions.
+
+    Of several subsequences as long it is the one that ``rouge-score`` finds.
+
+    Args:
+        reference: (R,) words as numbers.
+        predictions: (N, L), padded with -1.
+        sizes: (N,) their lengths.
+    """
+    found = np.zeros(len(reference), dtype=bool)
+    sharing = np.flatnonzero(np.isin(predictions, reference).any(axis=1))
+    step = max(_CELLS // ((len(reference) + 1) * (predictions.shape[1] + 1)), 1)
+    for start in range(0, len(sharing), step):
+        part = sharing[start : start + step]
+        words, left = predictions[part, : sizes[part].max()], sizes[part]
+        lengths = np.zeros((len(reference) + 1, len(part), words.shape[1] + 1), dtype=np.int32)
+        for i, word in enumerate(reference):
+            above = lengths[i]
+            # A cell without a match is the greater of those above and to the left: a running maximum of the row.
+            cells = np.where(words == word, above[:, :-1] + 1, above[:, 1:])
+            np.maximum.accumulate(cells, axis=1, out=lengths[i + 1, :, 1:])
+        rows, up = np.arange(len(part)), np.full(len(part), len(reference))
+        while len(rows):  # all paths back at once; a path that is at an edge is done
+            met = reference[up - 1] == words[rows, left - 1]
+            found[up[met] - 1] = True
+            aside = ~met & (lengths[up, rows, left - 1] > lengths[up - 1, rows, left])
+            up, left = up - ~aside, left - (met | aside)
+            going = (up > 0) & (left > 0)
+            rows, up, left = rows[going], up[going], left[going]
+    return found

@@ -4,6 +4,7 @@ import json
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -141,7 +142,17 @@ def test_longest_common_subsequences_by_the_plain_table(left, right):
     for i, a in enumerate(left):
         for j, b in enumerate(right):
             table[i + 1][j + 1] = table[i][j] + 1 if a == b else max(table[i][j + 1], table[i + 1][j])
-    assert _common_length(left, right) == table[-1][-1] == len(_common_places(left, right))
+    assert _common_length(left, right) == table[-1][-1]
+    numbers = [np.array([ord(word[0]) for word in one], dtype=int) for one in (left, right)]
+    places = _common_places(numbers[0], numbers[1][None], np.array([len(right)]))
+    assert places.sum() == table[-1][-1]
+
+
+def test_subsequences_are_the_same_in_parts(monkeypatch):
+    case = max(GOLDEN["single"], key=lambda case: len(case["prediction"]) * len(case["reference"]))
+    monkeypatch.setattr("largeconcept.eval.metrics.rouge._CELLS", 1)
+    scores = rouge(case["prediction"], case["reference"], "eng_Latn")
+    assert [scores[name] for name in ROUGE] == pytest.approx(case["scores"], abs=1e-9)
 
 
 @settings(max_examples=60, deadline=None)
