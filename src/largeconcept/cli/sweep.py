@@ -1,0 +1,199 @@
+"""``largeconcept eval sweep``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from largeconcept.cli.common import Device, Json, echo, echo_json, key_values, log, progress, table
+from largeconcept.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from largeconcept.eval.sweep_results import SweepResult
+
+VALIDATION = ("validation", "valid", "val", "dev", "test")
+"""Splits to choose settings on, the best first."""
+
+
+def sweep(
+    pipeline: Annotated[str, typer.Argument(help="A saved pipeline, or the folder of a finished training run.")],
+    data: Annotated[str, typer.Option("--data", help="Folder of a concept dataset of the same concept space.")],
+    settings: Annotated[
+        list[str] | None, typer.Argument(metavar="[OPTION=V,V…]...", help="More options of the grid.")
+    ] = None,
+    grid: Annotated[
+        list[str] | None,
+        typer.Option("--grid", "-g", help="An option and the values to try, as guidance_scale=1,3,6; may be repeated."),
+    ] = None,
+    metric: Annotated[str, typer.Option("--metric", help="What settings are compared by.")] = "contrastive_accuracy",
+    split: Annotated[str | None, typer.Option("--split", help="Default: validation if it is there, else test.")] = None,
+    limit: Annotated[int | None, typer.Option("--limit", min=2, help="Documents to use at most.")] = None,
+    max_length: Annotated[int, typer.Option("--max-length", min=2, help="Longer documents are cut.")] = 128,
+    seed: Annotated[int, typer.Option("--seed", help="Of the noise, the distractors and the intervals.")] = 0,
+    option: Annotated[
+        list[str] | None, typer.Option("--option", help="An option that stays the same, as flow_solver=heun.")
+    ] = None,
+    round_trip: Annotated[
+        str | None, typer.Option("--round-trip", help="A codec's name or folder, for the metric round_trip_l2.")
+    ] = None,
+    out: Annotated[
+        str | None, typer.Option("--out", help="Folder of the record, for eval report; a sweep resumes in it.")
+    ] = None,
+    write: Annotated[
+        bool, typer.Option("--write", help="Make the best setting the pipeline's generation defaults.")
+    ] = False,
+    quickest: Annotated[
+        bool, typer.Option("--quickest", help="Take the quickest of the settings that tie with the best.")
+    ] = False,
+    device: Device = None,
+    json: Json = False,
+) -> None:
+    """Find settings of generation that suit a model.
+
+    Every combination of the grid predicts the concepts of held-out documents from the true ones before them, in one
+    process; the documents are read once. Settings whose paired difference from the best could be chance are marked.
+    """
+    from largeconcept.cli.evaluate import open_model
+    from largeconcept.codec import load_codec
+    from largeconcept.data.reader import ConceptDataset, splits
+    from largeconcept.devices import default_device, move
+    from largeconcept.eval.next_concept import through_text
+    from largeconcept.eval.sweep import check_metric, combinations, write_best
+    from largeconcept.eval.sweep import sweep as run_sweep
+    from largeconcept.generate.options import GenerationOptions
+    from largeconcept.hub import check_fingerprint
+
+    axes = read_grid([*(grid or []), *(settings or [])])
+    check_metric(metric, round_trip is not None)
+    target = saved_pipeline(pipeline) if write else None
+    network, normalizer, fingerprint, defaults = open_model(pipeline)
+    fixed = key_values(option)
+    both = sorted(set(fixed) & set(axes))
+    if both:
+        raise ConfigError("in the grid and fixed as well", where="--option", got=", ".join(both))
+    base = GenerationOptions.from_dict({**defaults, **fixed, "seed": seed})
+    combinations(axes, base)  # complains before any work is done
+    chosen = choose_split(data, splits(data), split)
+    dataset = ConceptDataset(data, chosen, fingerprint=fingerprint, dim=normalizer.dim)
+    codec = None if round_trip is None else load_codec(round_trip)
+    if codec is not None:
+        check_fingerprint(codec, fingerprint, where=round_trip, dim=normalizer.dim)
+    move(device or default_device(), network, normalizer, codec)
+    with progress("sweep", unit="concepts") as update:
+        result = run_sweep(
+            network,
+            dataset,
+            normalizer,
+            axes,
+            metric=metric,
+            options=base,
+            round_trip=None if codec is None else through_text(codec),
+            limit=limit,
+            seed=seed,
+            max_length=max_length,
+            folder=out,
+            about={"model": pipeline, "data": data, "split": chosen},
+            progress=update,
+        )
+    taken = result.quickest if quickest else result.best
+    if json:
+        echo_json({**result.to_dict(), "taken": taken.options})
+    else:
+        for line in lines_of(result):
+            echo(line)
+    for name in result.without_effect():
+        log(f"note: {name} changes nothing here; this family of models may not use it")
+    if target is not None:
+        write_best(target, {**fixed, **taken.options})
+        log(f"{target}: generation defaults are now {taken.name}")
+
+
+def read_grid(given: list[str]) -> dict[str, list[Any]]:
+    """Return option -> values for ``name=v,v``; values are read as YAML.
+
+    Raises:
+        ConfigError: not of that form, or an option twice.
+    """
+    from largeconcept.config import parse_yaml
+
+    axes: dict[str, list[Any]] = {}
+    for one in given:
+        name, separator, values = one.partition("=")
+        name = name.strip()
+        if not separator or not name:
+            raise ConfigError("not an option with values", where="--grid", got=one, expected="as guidance_scale=1,3,6")
+        if name in axes:
+            raise ConfigError("an option twice", where="--grid", got=name, expected=f"{name}=V,V,…")
+        parts = [part.strip() for part in values.split(",")]
+        if not all(parts):
+            raise ConfigError("a value is missing", where="--grid", got=one, expected="as guidance_scale=1,3,6")
+        axes[name] = [parse_yaml(part, name) for part in parts]
+    if not axes:
+        raise ConfigError("no grid", where="--grid", expected="options with values, as guidance_scale=1,3,6")
+    return axes
+
+
+def choose_split(data: str, there: list[str], split: str | None) -> str:
+    """Return the split to choose on; warns where it is one to report on or to train on.
+
+    Raises:
+        DataError: no split to choose on.
+    """
+    import warnings
+
+    chosen = split if split is not None else next((name for name in VALIDATION if name in there), None)
+    if chosen is None:
+        raise DataError("no validation split", where=data, got=", ".join(there) or "none", hint="name one with --split")
+    if chosen == "test":
+        warnings.warn(
+            "settings are chosen on the test split: figures on it are too good afterwards", UserWarning, stacklevel=2
+        )
+    elif chosen == "train":
+        warnings.warn("settings are chosen on text the model was trained on", UserWarning, stacklevel=2)
+    return chosen
+
+
+def saved_pipeline(name: str) -> Path:
+    """Return the folder of a saved pipeline on this machine.
+
+    Raises:
+        ConfigError: a hub id, or the folder of a training run.
+    """
+    from pathlib import Path
+
+    from largeconcept.hub import RECORD
+
+    folder = Path(name)
+    if not (folder / RECORD).is_file():
+        raise ConfigError(
+            "only a saved pipeline in a folder here has defaults to write",
+            where="--write",
+            got=name,
+            hint="make one with: largeconcept export RUN OUT",
+        )
+    return folder
+
+
+def lines_of(result: SweepResult, most: int = 30) -> list[str]:
+    """Return the settings as a table for people, the best first."""
+    from largeconcept.eval.sweep_results import show
+
+    rows = []
+    for place, one in enumerate(result.results[:most], 1):
+        gap = one.difference
+        away = "-" if gap is None else f"{gap.value:.4f} [{gap.low:.4f}, {gap.high:.4f}]"
+        mark = "best" if place == 1 else "ties" if one.ties else ""
+        options = [show(value) for value in one.options.values()]
+        rows.append([str(place), *options, str(one.scores[result.metric]), away, f"{one.seconds:.1f}", mark])
+    header = ["rank", *result.grid, result.metric, "best minus this", "seconds", ""]
+    note = (
+        f"{len(result.results)} settings on {result.num_predictions:,} predictions in {result.num_documents:,} "
+        f"documents; 95 % intervals over documents"
+    )
+    lines = [*table(header, rows), note, f"best: {result.best.name}"]
+    if result.quickest is not result.best:
+        lines.append(f"quickest of those that tie with it: {result.quickest.name}")
+    return lines
