@@ -10,7 +10,7 @@ Shape letters: N sentences, C concept dimension.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -74,25 +74,39 @@ def round_trip(codec: ConceptCodec, sentences: Sequence[str], lang: str, **decod
 def xsim_error(left_NC: Tensor, right_NC: Tensor, neighbours: int = 4) -> float:
     """Share of rows of ``left`` whose best match in ``right`` by ratio margin is another row.
 
-    The margin divides the cosine by the mean cosine of both sides to their ``neighbours`` nearest rows, which corrects
-    for vectors that are near everything.
-
     Raises:
         DataError: different shapes or fewer than two rows.
     """
-    if left_NC.shape != right_NC.shape or left_NC.ndim != 2 or len(left_NC) < 2:
+    if left_NC.shape != right_NC.shape:
         raise DataError(
-            "two tables of the same shape with at least two rows are needed",
+            "two tables of the same shape are needed",
             where="xsim",
             got=f"{tuple(left_NC.shape)} and {tuple(right_NC.shape)}",
         )
-    cosine = F.normalize(left_NC.float(), dim=1) @ F.normalize(right_NC.float(), dim=1).T
-    k = min(neighbours, len(left_NC))
-    forward = cosine.topk(k, dim=1).values.mean(dim=1, keepdim=True)
-    backward = cosine.topk(k, dim=0).values.mean(dim=0, keepdim=True)
-    best = (cosine / ((forward + backward) / 2)).argmax(dim=1)
+    best = best_matches(left_NC, right_NC, neighbours)
     wrong: Tensor = (best != torch.arange(len(best), device=best.device)).float().mean()
     return float(wrong)
+
+
+def best_matches(left_NC: Tensor, right_MC: Tensor, neighbours: int = 4) -> Tensor:
+    """Return (N,) int64: which row of ``right`` is nearest to each row of ``left`` by ratio margin.
+
+    The margin divides the cosine by the mean cosine of both sides to their ``neighbours`` nearest rows, which corrects
+    for vectors that are near everything (arXiv 1811.01136, equation 2).
+
+    Raises:
+        DataError: other widths, or fewer than two rows on a side.
+    """
+    if left_NC.ndim != 2 or right_MC.ndim != 2 or left_NC.shape[1] != right_MC.shape[1]:
+        got = f"{tuple(left_NC.shape)} and {tuple(right_MC.shape)}"
+        raise DataError("wrong shape", where="xsim", expected="(N, C) and (M, C)", got=got)
+    if min(len(left_NC), len(right_MC)) < 2:
+        got = f"{len(left_NC)} and {len(right_MC)}"
+        raise DataError("too few rows", where="xsim", expected="at least two on each side", got=got)
+    cosine = F.normalize(left_NC.float(), dim=1) @ F.normalize(right_MC.float(), dim=1).T
+    forward = cosine.topk(min(neighbours, cosine.shape[1]), dim=1).values.mean(dim=1, keepdim=True)
+    backward = cosine.topk(min(neighbours, cosine.shape[0]), dim=0).values.mean(dim=0, keepdim=True)
+    return (cosine / ((forward + backward) / 2)).argmax(dim=1)
 
 
 def noise_curve(
@@ -104,14 +118,25 @@ def noise_curve(
     **decoding: Any,
 ) -> list[tuple[float, float]]:
     """Auto-BLEU after adding Gaussian noise of ``strength`` times the concepts' root-mean-square to each channel."""
+    written = decoded_under_noise(codec, sentences, lang, strengths, seed, **decoding)
+    return [(strength, bleu(texts, sentences, lang)) for strength, texts in written]
+
+
+def decoded_under_noise(
+    codec: ConceptCodec,
+    sentences: Sequence[str],
+    lang: str,
+    strengths: Sequence[float],
+    seed: int = 0,
+    **decoding: Any,
+) -> Iterator[tuple[float, list[str]]]:
+    """Yield each strength of noise with what is written from the sentences' concepts under it; see
+    :func:`noise_curve`. The noise of all strengths has the same directions."""
     concepts = codec.encode(list(sentences), lang)
     scale = concepts.square().mean().sqrt()
     noise = torch.randn(concepts.shape, generator=torch.Generator().manual_seed(seed))
-    curve = []
     for strength in strengths:
-        written = codec.decode(concepts + strength * scale * noise, lang, **decoding)
-        curve.append((float(strength), bleu(written, sentences, lang)))
-    return curve
+        yield float(strength), codec.decode(concepts + strength * scale * noise, lang, **decoding)
 
 
 @dataclass(slots=True)

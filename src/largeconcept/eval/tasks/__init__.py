@@ -82,6 +82,18 @@ TASKS: dict[str, TaskInfo] = {
         "Continue texts paragraph by paragraph, planning each.",
         "a planning model",
     ),
+    "codec_round_trip": TaskInfo(
+        f"{_PLACE}.codec:round_trip", "codec", 1, "Write sentences back from their concepts, by language and length."
+    ),
+    "codec_noise": TaskInfo(f"{_PLACE}.codec:noise", "codec", 1, "Write sentences from concepts moved by noise."),
+    "codec_translation": TaskInfo(
+        f"{_PLACE}.codec:translation",
+        "codec",
+        1,
+        "Translate aligned sentences, and find translations among others and among changed ones.",
+        "documents in two languages, sentence by sentence",
+    ),
+    "codec_space": TaskInfo(f"{_PLACE}.codec:space", "codec", 1, "Measure how concepts fill their space."),
 }
 
 
