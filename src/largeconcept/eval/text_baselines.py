@@ -49,6 +49,8 @@ class CopyLast:
 
     def cannot(self, mode: Mode, items: Sequence[Item]) -> str | None:
         """Return why not."""
+        if mode in ("summarize", "expand"):
+            return "a baseline of continuation"
         return "copies the text's own language" if any(item.cross_lingual for item in items) else None
 
     def generate(self, items: Sequence[Item], mode: Mode, seed: int) -> list[Output]:
