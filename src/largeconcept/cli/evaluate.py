@@ -46,6 +46,13 @@ def run(
             help="Causal model for perplexity and mutual information: hf=NAME or none. Default: the token model.",
         ),
     ] = None,
+    metrics: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--metric",
+            help="A metric that needs an extra: coherence_outside, cola, seahorse_q4, bert_score; also =WEIGHTS.",
+        ),
+    ] = None,
     task_option: Annotated[
         list[str] | None, typer.Option("--set", help="A setting of a task, as continuation.length=2.")
     ] = None,
@@ -81,7 +88,7 @@ def run(
     With --tasks: any tasks of eval ls, each beside all predictors that can do it. Called again with the same --out it
     goes on where it was stopped. A finished token model in the folder token_lm beside the model's is one of them.
     """
-    if tasks or predictors or documents or judge or task_option:
+    if tasks or predictors or documents or judge or metrics or task_option:
         settings = task_settings(task_option)
         settings.setdefault("next_concept", {}).setdefault("max_length", max_length)
         if round_trip is not None:
@@ -95,6 +102,7 @@ def run(
             train_split=train_split,
             predictors=predictors,
             judge=judge,
+            metrics=metrics,
             options=key_values(option),
             settings=settings,
             limit=limit,

