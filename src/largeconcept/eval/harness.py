@@ -156,7 +156,7 @@ def evaluate(
     context.predictors = _predictors(predictors, context, where)
     context.judge, about_judge = _judge(judge, context, device)
     chosen_metrics = _metrics(metrics)
-    context.metrics = open_metrics(chosen_metrics, device or "cpu")
+    context.metrics = open_metrics(chosen_metrics, device or str(next(model.model.parameters()).device))
     asked = {
         **_settings(context, where, data, documents, split, train_split),
         "judge": about_judge,
