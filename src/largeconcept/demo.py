@@ -42,6 +42,9 @@ SCRATCH_CODEC: dict[str, Any] = {
 }
 """The codec that ``make tiny`` trains from nothing: too small and too short to write well, enough to see it work."""
 
+TOKEN_STEPS, TOKEN_CONCEPTS = 60, 64
+"""Steps of the token model, and the concepts of one. A step costs it some ten times what it costs a concept model: it
+gets about the time of the two-tower model, not its computation."""
 CODEC_SENTENCES = 60  # per language, for the round-trip figures
 PROMPT_SENTENCES = 8
 NEW_CONCEPTS = 4
@@ -155,15 +158,20 @@ def run_demo(
         if steps is not None:
             config = config.override(f"train.max_steps={steps}")
         pipelines[kind] = _train(config, space, name, folder / f"pipeline-{kind}")
-    reporter.section("6. Predict the next concept of held-out documents")
+    reporter.section("6. Train a token model of the same size, to compare with")
+    _token_model(config, space, name, folder, reporter, steps)
+    reporter.section("7. Predict the next concept of held-out documents")
     result.reports = _judge(pipelines, data, reporter)
     result.pipeline = str(folder / "pipeline-two_tower")
-    reporter.section("7. Continue held-out documents in words")
+    reporter.section("8. Continue held-out documents in words")
     result.samples = _continue(pipelines["two_tower"], documents, reporter)
     result.seconds = time.monotonic() - began
     write_json(folder / "results.json", result.to_dict())
     reporter.line()
     reporter.line(f"Done in {result.seconds / 60:.1f} minutes. Everything is in {folder}; go on with, for example:")
+    reporter.line(
+        f"  largeconcept eval run {result.pipeline} --data {data} --tasks all --limit 50 --out {folder / 'eval'}"
+    )
     reporter.line(
         f'  largeconcept generate --pipeline {result.pipeline} --text "It was a dark night. The door opened."'
     )
@@ -251,6 +259,23 @@ def _train(config: Any, space: ConceptCodec, name: str, out: Path) -> ConceptPip
         Trainer(config).fit()
         export_run(config.train.out, out, codec=name, generation=SAMPLERS[config.model.type])
     return ConceptPipeline.from_pretrained(out, codec=space)
+
+
+def _token_model(
+    config: Any, space: ConceptCodec, name: str, folder: Path, reporter: Reporter, steps: int | None
+) -> None:
+    """Train the token model that ``eval run`` finds beside the pipelines; it needs the codec's tokenizer."""
+    from largeconcept.recipes.baseline import token_lm_like
+    from largeconcept.train.loop import Trainer
+
+    if getattr(space, "tokenizer", None) is None:
+        reporter.line("left out: the codec has no tokenizer")
+        return
+    out = folder / "token_lm"
+    if (out / "run.json").is_file():
+        return
+    matched = token_lm_like(config, codec=name, out=out, concepts_per_step=TOKEN_CONCEPTS)
+    Trainer(matched.override(f"train.max_steps={steps or TOKEN_STEPS}", "validation=null")).fit()
 
 
 def _judge(pipelines: dict[str, ConceptPipeline], data: Path, reporter: Reporter) -> dict[str, NextConceptReport]:

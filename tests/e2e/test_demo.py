@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 from largeconcept import demo
-from largeconcept.demo import PROMPT_SENTENCES, LogReporter, choose_prompts, find_corpus, run_demo
+from largeconcept.demo import PROMPT_SENTENCES, SCRATCH_CODEC, LogReporter, choose_prompts, find_corpus, run_demo
 from largeconcept.errors import DataError
+from largeconcept.eval.harness import token_model_beside
+from largeconcept.eval.predictors import open_token_model
 from largeconcept.generate.pipeline import ConceptPipeline
 from largeconcept.types import Document
 
@@ -55,6 +57,10 @@ def test_from_scratch(small_corpus: Path, tmp_path: Path) -> None:
     result = run_demo(tmp_path, LogReporter(), codec="scratch", corpus=small_corpus, steps=2, codec_steps=2)
     pipeline = ConceptPipeline.from_pretrained(result.pipeline)
     assert pipeline.codec.dim == 192
+    beside = token_model_beside(Path(result.pipeline))
+    assert beside is not None
+    model = open_token_model(beside, pipeline.codec, device="cpu").model
+    assert model.config.vocab_size == SCRATCH_CODEC["network"]["vocab_size"]
     assert pipeline("The old tower stands near the river.", max_concepts=2, lang="en").sentences is not None
 
 

@@ -49,7 +49,7 @@ def demo(
 ) -> None:
     """Run the whole path on the sample corpus: concepts, two models, figures, and text.
 
-    About six minutes on two cores. A run that was stopped goes on where it was.
+    About five minutes on two cores. A run that was stopped goes on where it was.
     """
     from largeconcept.demo import run_demo
 
