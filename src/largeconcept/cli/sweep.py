@@ -104,8 +104,12 @@ def sweep(
     else:
         for line in lines_of(result):
             echo(line)
-    for name in result.without_effect():
+    idle = result.without_effect()
+    for name in idle:
         log(f"note: {name} changes nothing here; this family of models may not use it")
+    for name in result.at_an_end():
+        if name not in idle:
+            log(f"note: the best {name} is at an end of the values tried; better ones may lie beyond")
     if target is not None:
         write_best(target, {**fixed, **taken.options})
         log(f"{target}: generation defaults are now {taken.name}")

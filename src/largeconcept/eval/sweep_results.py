@@ -90,6 +90,15 @@ class SweepResult:
                 found.append(name)
         return found
 
+    def at_an_end(self) -> list[str]:
+        """Return the options whose best value is the least or greatest number tried: better ones may lie beyond."""
+        found = []
+        for name, values in self.grid.items():
+            numbers = [v for v in values if isinstance(v, int | float) and not isinstance(v, bool)]
+            if len(numbers) > 2 and self.best.options[name] in (min(numbers), max(numbers)):
+                found.append(name)
+        return found
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain data, as in ``sweep.json``."""
         return {

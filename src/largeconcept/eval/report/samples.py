@@ -14,7 +14,7 @@ from largeconcept.eval.report.reading import Run, finite
 from largeconcept.eval.report.tables import title_of
 from largeconcept.languages import bcp47, language_name
 
-_LONGEST = 900
+_LONGEST = 600
 """Characters of a text that are shown."""
 _METRICS = 4
 

@@ -25,6 +25,9 @@ from largeconcept.eval.report.tables import (
 from largeconcept.eval.tasks import TASKS
 from largeconcept.languages import is_language_tag
 
+_HEADLINES = frozenset({"contrastive_accuracy", "rouge_l"})
+"""Shown in the summary; the distance of concepts would prefer models that predict the mean of what could follow."""
+
 Tasks = dict[str, list[tuple[Run, TaskResult]]]
 """Name of a task -> the runs that have it, and their results."""
 
@@ -57,7 +60,7 @@ def task_title(name: str) -> str:
 
 
 def summary(tasks: Tasks) -> Markup:
-    """Return a card for each task and run: the first metric, beside the best of the other predictors."""
+    """Return a card for each task and run: one metric, beside the best of the other predictors."""
     cards = [
         card
         for name, group in tasks.items()
@@ -66,13 +69,14 @@ def summary(tasks: Tasks) -> Markup:
     ]
     if not cards:
         return Markup("")
-    lead = "The first metric of each task that has a direction, beside the best of the other predictors."
+    lead = "One metric of each task, beside the best of the other predictors."
     return section("summary", "Summary", tag("div", cards, class_="cards"), lead=lead)
 
 
 def _headline(name: str, run: Run | None, result: TaskResult) -> Markup | None:
     own = result.scores.get(MODEL, {})
-    for metric, direction in result.metrics.items():
+    metrics = sorted(result.metrics.items(), key=lambda one: one[0] not in _HEADLINES)
+    for metric, direction in metrics:
         score = own.get(metric)
         if direction == "none" or score is None or finite(score.value) is None:
             continue

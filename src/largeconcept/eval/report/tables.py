@@ -158,7 +158,7 @@ def figure_text(value: float, both: tuple[float, float] | None) -> str:
     """Return a number with as many digits as its interval makes sense of: the width of that with two."""
     if both is None or both[1] <= both[0] or abs(value) >= 1e5:
         return short(value)
-    digits = min(max(1 - math.floor(math.log10(both[1] - both[0])), 0), 5)
+    digits = min(max(1 - math.floor(math.log10(both[1] - both[0])), 0), 4)
     return f"{value:.{digits}f}".replace("-", "−")
 
 

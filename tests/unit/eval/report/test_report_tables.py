@@ -1,0 +1,79 @@
+"""Verdicts, marks and figures of tables."""
+
+import pytest
+from html_checks import parse
+
+from largeconcept.eval.records import Difference, Score, TaskResult
+from largeconcept.eval.report.tables import best_of, figure_text, p_text, signed, task_table, verdict
+
+
+@pytest.mark.parametrize(
+    ("difference", "direction", "kind"),
+    [
+        (Difference(2.0, 1.0, 3.0, 0.001), "higher", "worse"),
+        (Difference(-2.0, -3.0, -1.0, 0.001), "higher", "better"),
+        (Difference(2.0, 1.0, 3.0, 0.001), "lower", "better"),
+        (Difference(-2.0, -3.0, -1.0, 0.001), "lower", "worse"),
+        (Difference(2.0, 1.0, 3.0, 0.001), "none", "differs"),
+        (Difference(2.0, -1.0, 5.0, 0.3), "higher", "alike"),
+        (Difference(2.0, 1.0, 3.0), "higher", "worse"),
+        (Difference(2.0, -1.0, 3.0), "higher", "alike"),
+        (Difference(0.0, 0.0, 0.0, 0.01), "higher", "alike"),
+    ],
+)
+def test_verdicts_are_about_the_other_predictor(difference, direction, kind):
+    found = verdict(difference, direction)
+    assert found is not None and found.kind == kind
+
+
+def test_no_verdict_without_figures():
+    assert verdict(None, "higher") is None
+    assert verdict(Difference(None, None, None, 0.01), "higher") is None
+    assert verdict(Difference(2.0), "higher") is None
+
+
+def test_the_best_is_the_best_of_competitors():
+    rows = [
+        ("model", {"m": Score(1.0)}),
+        ("truth", {"m": Score(9.0)}),
+        ("a", {"m": Score(3.0)}),
+        ("b", {"m": Score(3.0)}),
+    ]
+    assert best_of(rows, "m", "higher") == {2, 3}
+    assert best_of(rows, "m", "lower") == {0}
+    assert best_of(rows, "m", "none") == best_of(rows[:1], "m", "higher") == set()
+    assert best_of([*rows, ("c", {"m": Score(None)}), ("d", {})], "m", "higher") == {2, 3}
+
+
+def test_a_task_as_a_table():
+    result = TaskResult(
+        1,
+        20,
+        {"chrf": "higher", "overlap_3": "none", "missing": "higher"},
+        {
+            "copy_last": {"chrf": Score(20.0, 18.0, 22.0, 20)},
+            "model": {"chrf": Score(31.24, 29.0, 33.0, 20), "overlap_3": Score(None)},
+        },
+        {"copy_last": {"chrf": Difference(11.25, 9.0, 13.0, 0.0005)}},
+        left_out={"plans": "not a <planning> model"},
+    )
+    root = parse(task_table("Scores", [("run", result)]))
+    rows = root.all("tbody")[0].all("tr")
+    assert [row.all("th")[0].words() for row in rows] == ["model", "copy last", "plans"]
+    assert [th.words() for th in root.all("thead")[0].all("th")] == ["Predictor", "chrF ↑ higher is better", "OVL-3"]
+    model, copy, plans = (row.words() for row in rows)
+    assert "best 31.2 29.0 – 33.0 –" in model
+    assert "20.0" in copy and "worse p < 0.001" in copy
+    assert plans == "plans left out: not a <planning> model"
+    several = parse(task_table("Scores", [("one", result), ("two", result)]))
+    groups = [th for th in several.all("th") if th.attributes["scope"] == "rowgroup"]
+    assert [th.words() for th in groups] == ["one", "two"]
+
+
+def test_figures_have_the_digits_that_intervals_allow():
+    assert figure_text(0.923456, (0.91, 0.94)) == "0.923"
+    assert figure_text(16.49429, (16.28, 16.70)) == "16.49"
+    assert figure_text(123.456, (100.0, 150.0)) == "123"
+    assert figure_text(0.5, (0.5, 0.5)) == figure_text(0.5, None) == "0.5"
+    assert signed(0.0062, (0.0032, 0.0092)) == "+0.0062" and signed(-2.0) == "−2"
+    assert [p_text(p) for p in (0.0001, 0.0312, 0.4)] == ["< 0.001", "= 0.031", "= 0.40"]
