@@ -54,7 +54,7 @@ def data_of(cli, tmp_path):
     def build(codec: str | Path, documents: int | None) -> Path:
         out = tmp_path / "data"
         for split, number in (("train", documents), ("test", documents and max(4, documents // 8))):
-            source = CORPUS / split
+            source = CORPUS / split / "*.jsonl"
             if number is not None:
                 source = tmp_path / f"{split}.jsonl"
                 files = sorted((CORPUS / split).glob("*.jsonl"))
