@@ -164,7 +164,7 @@ def table(rows: dict[str, list[Measured]]) -> list[str]:
 def drawing(curves: dict[str, Any]) -> str:
     """Return an SVG with a panel for each plot, side by side, both axes logarithmic."""
     plots = [(title, plot) for title, plot in curves.items() if any(known(one) for one in plot["series"].values())]
-    wide, high, left, right, top, bottom = 380, 330, 62, 14, 36, 84
+    wide, high, left, right, top, bottom = 390, 330, 72, 14, 36, 84
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {wide * len(plots)} {high}" width="{wide * len(plots)}" '
         f'height="{high}" font-family="sans-serif" font-size="12" fill="#222">',
@@ -200,8 +200,11 @@ def drawing(curves: dict[str, Any]) -> str:
                 f'<circle cx="{across.place(x):.1f}" cy="{up.place(y):.1f}" r="3" fill="{colour}"/>' for x, y in group
             ]
             x, y = left + place * (wide - left - right) / len(points), high - 16
-            parts.append(f'<line x1="{x}" x2="{x + 20}" y1="{y - 4}" y2="{y - 4}" stroke="{colour}" stroke-width="2"/>')
-            parts.append(f'<text x="{x + 24}" y="{y}">{escape(name)}</text>')
+            parts.append(
+                f'<line x1="{x:.1f}" x2="{x + 22:.1f}" y1="{y - 4}" y2="{y - 4}" stroke="{colour}" stroke-width="2" '
+                f'stroke-dasharray="{dash}"/>'
+            )
+            parts.append(f'<text x="{x + 27:.1f}" y="{y}">{escape(name)}</text>')
         parts.append("</g>")
     return "\n".join([*parts, "</svg>"]) + "\n"
 

@@ -62,5 +62,22 @@ _ALL = (
         for n in range(1, 7)
     ),
     MetricInfo("bert_score", "higher", ("reference", "extra:transformers"), "arXiv:1904.09675", unit="F1"),
+    # Of predicted concepts; mutual information, above, is of their text.
+    MetricInfo("l2", "lower", ("reference",), f"{_LCM}, section 2.4.2", unit="distance"),
+    MetricInfo("contrastive_accuracy", "higher", ("reference",), f"{_LCM}, section 2.4.2", unit="share"),
+    MetricInfo("contrastive_accuracy_in_batch", "higher", ("reference",), f"{_LCM}, section 2.4.2", unit="share"),
+    MetricInfo("paraphrase", "none", ("reference", "source"), f"{_LCM}, section 2.4.2", unit="ratio"),
+    MetricInfo("round_trip_l2", "lower", ("reference", "codec"), f"{_LCM}, section 2.4.2", unit="distance"),
+    # Of a codec; by language or strength of noise with that behind a stroke, as auto_bleu/deu_Latn.
+    MetricInfo("auto_bleu", "higher", ("codec",), f"{_LCM}, section 3.1", unit="%"),
+    MetricInfo("exact", "higher", ("codec",), f"{_LCM}, section 3.1", unit="share"),
+    MetricInfo("translation_chrf", "higher", ("codec", "reference"), "https://aclanthology.org/W15-3049", unit="%"),
+    MetricInfo("xsim", "lower", ("codec", "reference"), "arXiv:1811.01136, equation 2", unit="share"),
+    MetricInfo("xsim_hard", "lower", ("codec", "reference"), "arXiv:2306.12907, section 3", unit="share"),
+    MetricInfo("norm", "none", ("codec",), _LCM, unit="length"),
+    MetricInfo("variance", "none", ("codec",), _LCM, unit="squared length"),
+    MetricInfo("participation_ratio", "higher", ("codec",), "https://doi.org/10.1101/214262", unit="directions"),
+    MetricInfo("isotropy", "higher", ("codec",), "https://doi.org/10.1101/214262", unit="share"),
+    MetricInfo("mean_cosine", "lower", ("codec",), "arXiv:1909.00512, section 3", unit="cosine"),
 )
 METRICS: dict[str, MetricInfo] = {info.name: info for info in _ALL}
