@@ -11,7 +11,7 @@ from largeconcept.eval.records import MODEL, TaskResult
 from largeconcept.eval.report.compare import Items, items_of
 from largeconcept.eval.report.markup import Child, Markup, tag
 from largeconcept.eval.report.reading import Run, finite
-from largeconcept.eval.report.tables import title_of
+from largeconcept.eval.report.tables import NOT_RANKED, title_of
 from largeconcept.languages import bcp47, language_name
 
 _LONGEST = 600
@@ -30,6 +30,8 @@ def side_by_side(task: str, runs: Sequence[tuple[Run, TaskResult]], number: int,
     answers: dict[str, Items] = {}
     for run, result in runs:
         for name in sorted(result.scores, key=lambda one: one != MODEL):
+            if name in NOT_RANKED:  # controls have nothing to say
+                continue
             label = f"{name}, {run.label}" if name == MODEL and len(runs) > 1 else name
             if label not in answers and (items := items_of(run, task, name)):
                 answers[label] = items
@@ -58,8 +60,10 @@ def _card(records: Mapping[str, Mapping[str, Any]]) -> Markup:
     ]
     if reference:
         answers.insert(0, tag("div", tag("h5", "Reference"), passage(reference, target), class_="answer truth"))
-    asked = tag("details", tag("summary", tag("span", "Source", class_="quiet"), " ", _begin(source)),
-                passage(source, lang)) if source else None  # fmt: skip
+    asked: Child = None
+    if source and source != reference:
+        begin = tag("summary", tag("span", "Source", class_="quiet"), " ", _begin(source))
+        asked = tag("details", begin, passage(source, lang))
     return tag(
         "article",
         tag("header", tag("h4", plain_id(first)), tag("span", words, class_="chip")),

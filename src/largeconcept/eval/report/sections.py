@@ -10,11 +10,12 @@ from largeconcept.eval.report.charts import Series, line_chart, short
 from largeconcept.eval.report.compare import compare_models
 from largeconcept.eval.report.markup import Child, Markup, tag
 from largeconcept.eval.report.reading import Extra, Plot, Run, finite, interval, read_extra
-from largeconcept.eval.report.samples import language, side_by_side
+from largeconcept.eval.report.samples import side_by_side
 from largeconcept.eval.report.tables import (
     NOT_RANKED,
     badge,
     figure_text,
+    part_title,
     plain_table,
     scrolled,
     signed,
@@ -23,7 +24,6 @@ from largeconcept.eval.report.tables import (
     verdict,
 )
 from largeconcept.eval.tasks import TASKS
-from largeconcept.languages import is_language_tag
 
 _HEADLINES = frozenset({"contrastive_accuracy", "rouge_l"})
 """Shown in the summary; the distance of concepts would prefer models that predict the mean of what could follow."""
@@ -140,12 +140,16 @@ def _task(name: str, group: Sequence[tuple[Run, TaskResult]], num_samples: int, 
     warnings = []
     if len(versions) > 1:
         warnings.append("The runs measured different versions of this task: their figures cannot be compared.")
-    if len({json.dumps(result.settings, sort_keys=True, default=str) for _, result in group}) > 1:
+    settings = {json.dumps(result.settings, sort_keys=True, default=str) for _, result in group}
+    if len(settings) > 1:
         warnings.append("The settings of this task differ between the runs; see the records at the end.")
+    if len(sizes) > 1:
+        warnings.append("The runs had different numbers of items: compare their figures with care.")
+    comparable = not warnings
     extras = [
         (run.label if len(group) > 1 else "", read_extra(result.extra, f"{run.path}: {name}")) for run, result in group
     ]
-    table = task_table(f"Scores in the task {name}", [(run.label, result) for run, result in group])
+    table = task_table(f"Scores in the task {name}", [(run.label, result) for run, result in group], comparable)
     cards = side_by_side(name, group, num_samples, seed)
     return section(
         f"task-{name}",
@@ -213,15 +217,10 @@ def extra_blocks(extras: Sequence[tuple[str, Extra]]) -> list[Markup]:
 
 
 def _plot(plot: Plot, label: str) -> Markup:
-    series = [Series(_series_name(name), one.x, one.y, one.low, one.high) for name, one in plot.series.items()]
+    series = [Series(part_title(name), one.x, one.y, one.low, one.high) for name, one in plot.series.items()]
     title = f"{plot.title}, {label}" if label else plot.title
     drawing = line_chart(title, series, x_label=plot.x_label, y_label=plot.y_label, log_x=plot.log_x, log_y=plot.log_y)
     return tag("div", drawing, _figures(title, plot.x_label, series), class_="with-figures")
-
-
-def _series_name(name: str) -> str:
-    """Languages by name, others without underscores."""
-    return language(name) if is_language_tag(name) and "_" in name else name.replace("_", " ")
 
 
 def _figures(title: str, x_label: str, series: Sequence[Series]) -> Markup:

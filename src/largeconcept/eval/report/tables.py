@@ -11,6 +11,7 @@ from largeconcept.eval.records import ARROWS, MODEL, Difference, Score
 from largeconcept.eval.report.charts import interval_bar, short
 from largeconcept.eval.report.markup import Child, Markup, tag
 from largeconcept.eval.report.reading import PlainTable, finite, interval
+from largeconcept.languages import is_language_tag, language_name
 
 if TYPE_CHECKING:
     from largeconcept.eval.records import TaskResult
@@ -19,6 +20,9 @@ LEVEL = 0.05
 """Differences with a smaller p-value (or, without one, an interval that does not hold 0) are not taken for chance."""
 NOT_RANKED = frozenset({"truth", "reference", "control", "shuffled"})
 """Rows that are no competitors: what people wrote, and controls."""
+
+_LONG = 12
+"""Rows of a recorded table from which it is folded up."""
 
 _WORDS = {"higher": "higher is better", "lower": "lower is better", "none": "no direction"}
 
@@ -79,12 +83,13 @@ def best_of(rows: Sequence[tuple[str, dict[str, Score]]], metric: str, direction
     return {i for i, value in values.items() if value == top}
 
 
-def task_table(caption: str, groups: Sequence[tuple[str, TaskResult]]) -> Markup:
+def task_table(caption: str, groups: Sequence[tuple[str, TaskResult]], comparable: bool = True) -> Markup:
     """Return a task's table: a row for each predictor of each run.
 
     Args:
         caption: said to those who cannot see the heading above it.
         groups: label of a run and its result; the label is shown where there are several.
+        comparable: the runs had the same items, so that one best of all is marked, not one of each run.
     """
     metrics = list(dict.fromkeys(metric for _, result in groups for metric in result.metrics))
     directions = {m: d for _, result in reversed(groups) for m, d in result.metrics.items()}
@@ -98,26 +103,50 @@ def task_table(caption: str, groups: Sequence[tuple[str, TaskResult]]) -> Markup
     ]
     metrics = [m for m in metrics if any(m in scores for _, _, scores, _, _ in rows)]
     plain = [(name, scores) for _, name, scores, _, _ in rows]
-    best = {m: best_of(plain, m, directions[m]) for m in metrics}
+    labels = [None if comparable else row[0] for row in rows]
+    best = {
+        m: {
+            i
+            for label in set(labels)
+            for i in best_of([one if at == label else ("", {}) for at, one in zip(labels, plain)], m, directions[m])
+        }
+        for m in metrics
+    }
     ends = {m: _ends([scores[m] for _, scores in plain if m in scores]) for m in metrics}
-    head = tag("tr", tag("th", "Predictor", scope="col"), [_metric_head(m, directions[m]) for m in metrics])
+    several = len(groups) > 1
+
+    def cell(i: int, metric: str) -> Markup:
+        _, _, scores, differences, _ = rows[i]
+        found = verdict(differences.get(metric), directions[metric])
+        return _cell(scores.get(metric), i in best[metric], found, ends[metric])
+
+    measured = [i for i, (_, _, scores, _, _) in enumerate(rows) if scores]
+    if len(measured) <= 2 < len(metrics):  # figures of a codec: many of few
+        names = [f"{rows[i][1].replace('_', ' ')}{f', {rows[i][0]}' if several else ''}" for i in measured]
+        columns = [tag("th", name, scope="col", class_="number") for name in names]
+        lines = [tag("tr", _metric_head(m, directions[m], "row"), [cell(i, m) for i in measured]) for m in metrics]
+        made = _table(caption, [tag("th", "Metric", scope="col"), *columns], lines, "scores narrow")
+        reasons = [f"{name} left out: {reason}" for _, name, scores, _, reason in rows if reason and not scores]
+        return tag("div", made, [tag("p", one, class_="note") for one in reasons])
     body: list[Markup] = []
     shown = None
-    for i, (label, name, scores, differences, reason) in enumerate(rows):
-        if len(groups) > 1 and label != shown:
+    for i, (label, name, scores, _, reason) in enumerate(rows):
+        if several and label != shown:
             body.append(tag("tr", tag("th", label, scope="rowgroup", colspan=len(metrics) + 1), class_="group"))
             shown = label
         title = tag("th", name.replace("_", " "), scope="row")
         if reason is not None and not scores:
             body.append(tag("tr", title, tag("td", f"left out: {reason}", colspan=len(metrics), class_="why")))
             continue
-        cells = [
-            _cell(scores.get(m), i in best[m], verdict(differences.get(m), directions[m]), ends[m]) for m in metrics
-        ]
-        body.append(tag("tr", title, cells, class_="model" if name == MODEL else None))
-    return scrolled(
-        tag("table", tag("caption", caption), tag("thead", head), tag("tbody", body), class_="scores"), caption
+        body.append(tag("tr", title, [cell(i, m) for m in metrics], class_="model" if name == MODEL else None))
+    return _table(
+        caption, [tag("th", "Predictor", scope="col"), *(_metric_head(m, directions[m]) for m in metrics)], body
     )
+
+
+def _table(caption: str, head: Sequence[Markup], body: Sequence[Markup], kind: str = "scores") -> Markup:
+    parts = (tag("caption", caption), tag("thead", tag("tr", head)), tag("tbody", body))
+    return scrolled(tag("table", *parts, class_=kind), caption)
 
 
 def scrolled(table: Markup, label: str) -> Markup:
@@ -126,15 +155,24 @@ def scrolled(table: Markup, label: str) -> Markup:
 
 
 def plain_table(table: PlainTable) -> Markup:
-    """Return a recorded table as it is; columns of numbers are set to the right."""
-    head = tag("tr", [tag("th", column, scope="col") for column in table.columns])
+    """Return a recorded table as it is, numbers to the right; a long one is folded up."""
+    numbers = [all(_is_number(row[i]) for row in table.rows if i < len(row)) for i in range(len(table.columns))]
+    kinds = ["number" if i and is_number else None for i, is_number in enumerate(numbers)]
+    head = [tag("th", column, scope="col", class_=kind) for column, kind in zip(table.columns, kinds)]
     body = [
-        tag("tr", [tag("th", cell, scope="row") if i == 0 else tag("td", cell) for i, cell in enumerate(row)])
+        tag(
+            "tr",
+            tag("th", row[:1], scope="row"),
+            [tag("td", one, class_=kind) for one, kind in zip(row[1:], kinds[1:])],
+        )
         for row in table.rows
     ]
-    return scrolled(
-        tag("table", tag("caption", table.title), tag("thead", head), tag("tbody", body), class_="plain"), table.title
-    )
+    made = _table(table.title, head, body, "plain")
+    return made if len(body) <= _LONG else tag("details", tag("summary", f"{len(body)} rows"), made)
+
+
+def _is_number(cell: str) -> bool:
+    return cell == "–" or cell.lstrip("+-−").replace(".", "", 1).replace("e-", "", 1).replace("e+", "", 1).isdigit()
 
 
 def badge(found: Verdict) -> Markup:
@@ -183,19 +221,28 @@ def title_of(metric: str) -> str:
         "brier_lm": "BrierLM",
         "xsim": "xsim",
     }
-    words = metric.replace("_", " ")
-    return known.get(metric, words[:1].upper() + words[1:])
+    base, _, part = metric.partition("/")
+    words = base.replace("_", " ")
+    title = known.get(base, words[:1].upper() + words[1:])
+    return f"{title}, {part_title(part)}" if part else title
+
+
+def part_title(name: str) -> str:
+    """Return the name of a language, or the word itself without underscores."""
+    return language_name(name) if "_" in name and is_language_tag(name) else name.replace("_", " ")
 
 
 # --- inside ----------------------------------------------------------------------------------------------------------
 
 
-def _metric_head(metric: str, direction: str) -> Markup:
+def _metric_head(metric: str, direction: str, scope: str = "col") -> Markup:
     arrow = ARROWS.get(direction, "")
     mark: Child = None
     if arrow:
         mark = tag("abbr", tag("span", arrow, aria_hidden="true"), hidden(_WORDS[direction]), title=_WORDS[direction])
-    return tag("th", title_of(metric), " " if mark else None, mark, scope="col", class_="number")
+    return tag(
+        "th", title_of(metric), " " if mark else None, mark, scope=scope, class_="number" if scope == "col" else None
+    )
 
 
 def hidden(text: str) -> Markup:
@@ -221,7 +268,9 @@ def _cell(score: Score | None, is_best: bool, found: Verdict | None, ends: tuple
 
 
 def _ends(scores: Sequence[Score]) -> tuple[float, float] | None:
-    """The scale of a column's drawings: all its intervals."""
+    """The scale of a metric's drawings: all its intervals, where there are some to compare."""
+    if len(scores) < 2:
+        return None
     found = [end for score in scores if (both := interval(score)) is not None for end in both]
     return (min(found), max(found)) if found else None
 
@@ -234,6 +283,7 @@ __all__ = [
     "figure_text",
     "hidden",
     "p_text",
+    "part_title",
     "plain_table",
     "scrolled",
     "signed",

@@ -77,3 +77,29 @@ def test_figures_have_the_digits_that_intervals_allow():
     assert figure_text(0.5, (0.5, 0.5)) == figure_text(0.5, None) == "0.5"
     assert signed(0.0062, (0.0032, 0.0092)) == "+0.0062" and signed(-2.0) == "−2"
     assert [p_text(p) for p in (0.0001, 0.0312, 0.4)] == ["< 0.001", "= 0.031", "= 0.40"]
+
+
+def scores_of(values):
+    return {name: {"a": Score(v), "b": Score(v), "c": Score(v)} for name, v in values.items()}
+
+
+def test_runs_with_other_items_have_a_best_each():
+    metrics = {"a": "higher", "b": "lower", "c": "none"}
+    groups = [("one", TaskResult(1, 5, metrics, scores_of({"model": 1.0, "x": 2.0}))),
+              ("two", TaskResult(1, 9, metrics, scores_of({"model": 7.0, "x": 5.0})))]  # fmt: skip
+    for comparable, marked in ((True, [["b"], [], ["a"], []]), (False, [["b"], ["a"], ["a"], ["b"]])):
+        rows = parse(task_table("Scores", groups, comparable)).all("tbody")[0].all("tr")
+        cells = [row.all("td") for row in rows if row.all("td")]
+        assert [[m for m, cell in zip("abc", row) if "best" in cell.words()] for row in cells] == marked
+
+
+def test_many_metrics_of_one_predictor_stand_below_each_other():
+    metrics = {"auto_bleu": "higher", "auto_bleu/deu_Latn": "higher", "auto_bleu/0.1": "higher", "norm": "none"}
+    result = TaskResult(
+        1, 5, metrics, {"model": {m: Score(1.0, 0.5, 1.5) for m in metrics}}, left_out={"x": "no <reason>"}
+    )
+    root = parse(task_table("Scores", [("run", result)]))
+    names = [row.all("th")[0].words() for row in root.all("tbody")[0].all("tr")]
+    up = " ↑ higher is better"
+    assert names == [f"Auto-BLEU{up}", f"Auto-BLEU, German{up}", f"Auto-BLEU, 0.1{up}", "Norm"]
+    assert "x left out: no <reason>" in root.words() and not root.all("svg")
