@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Hashable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -26,9 +27,9 @@ class Sentences:
     owners: list[Hashable] = field(default_factory=list)
 
 
-def _name(document: Document) -> Hashable:
-    """Versions of a document in several languages have one name."""
-    return document.source, document.id
+def name_of(document_id: str) -> str:
+    """Return what versions of a document have in common: a dataset tells documents of one id apart by ``#2``, …"""
+    return re.sub(r"#\d+$", "", document_id)
 
 
 def _known(context: Context) -> Iterator[Document]:
@@ -42,7 +43,7 @@ def _limited(context: Context) -> Iterator[Document]:
     """Yield documents of as many names as the limit allows."""
     names: set[Hashable] = set()
     for document in _known(context):
-        name = _name(document)
+        name = name_of(document.id)
         if name in names or context.limit is None or len(names) < context.limit:
             names.add(name)
             yield document
@@ -58,7 +59,7 @@ def sentences_of_languages(context: Context, most: int) -> dict[str, Sentences]:
         chosen = Sentences()
         for document, texts in zip(group, _shared([_texts(one) for one in group], most), strict=True):
             chosen.texts += texts
-            chosen.owners += [_name(document)] * len(texts)
+            chosen.owners += [name_of(document.id)] * len(texts)
         if len(chosen.texts) >= FEWEST:
             found[lang] = chosen
     if not found:
@@ -84,28 +85,31 @@ def aligned_sentences(context: Context, most: int) -> dict[tuple[str, str], tupl
     """Return the aligned sentences of every ordered pair of languages: in both, as many and in the same order."""
     from largeconcept.train.codec_job import parallel_pairs
 
-    versions: dict[Hashable, list[Document]] = {}
+    versions: dict[str, dict[str, list[Document]]] = {}
     for document in _known(context):
-        versions.setdefault(_name(document), []).append(document)
+        known = versions.setdefault(name_of(document.id), {})
+        known.setdefault(document.lang or "", []).append(replace(document, id=name_of(document.id), source=None))
     pairs: dict[tuple[str, str], dict[Hashable, list[tuple[str, str]]]] = {}
     used = 0
-    for name, group in versions.items():
+    for name, languages in versions.items():
         if context.limit is not None and used >= context.limit:
             break
+        # Of a language with several parts under one name nobody knows which belongs to which.
+        group = [parts[0] for parts in languages.values() if len(parts) == 1]
         rows = [row for row in parallel_pairs(group) if row[1].strip() and row[3].strip()]
         used += bool(rows)
         for source, left, target, right in rows:
-            for key, pair in (((source, target), (left, right)), ((target, source), (right, left))):
-                pairs.setdefault(key, {}).setdefault(name, []).append(pair)
+            for way, pair in (((source, target), (left, right)), ((target, source), (right, left))):
+                pairs.setdefault(way, {}).setdefault(name, []).append(pair)
     found = {}
-    for languages, documents in sorted(pairs.items()):
+    for key, documents in sorted(pairs.items()):
         here, there = Sentences(), Sentences()
-        for name, chosen in zip(documents, _shared(list(documents.values()), most), strict=True):
+        for owner, chosen in zip(documents, _shared(list(documents.values()), most), strict=True):
             for side, column in ((here, 0), (there, 1)):
                 side.texts += [row[column] for row in chosen]
-                side.owners += [name] * len(chosen)
+                side.owners += [owner] * len(chosen)
         if len(here.texts) >= FEWEST:
-            found[languages] = here, there
+            found[key] = here, there
     if not found:
         raise LeftOut("no held-out document has as many sentences in two languages that the codec writes")
     return found
@@ -117,7 +121,7 @@ def some_concepts(context: Context, most: int) -> tuple[Tensor, list[Hashable]]:
     owners: list[Hashable] = []
     if context.dataset is not None:
         tables = [document.concepts for document in context.dataset]
-        names: list[Hashable] = [document.id for document in context.dataset]
+        names: list[Hashable] = [name_of(document.id) for document in context.dataset]
         for table, name in zip(tables, names, strict=True):
             rows.append(table)
             owners += [name] * len(table)
@@ -130,7 +134,7 @@ def some_concepts(context: Context, most: int) -> tuple[Tensor, list[Hashable]]:
         for document, texts in zip(documents, shares, strict=True):
             if texts:
                 rows.append(context.pipeline.codec.encode(texts, document.lang))
-                owners += [_name(document)] * len(texts)
+                owners += [name_of(document.id)] * len(texts)
     if not rows:
         raise LeftOut("no held-out sentences")
     return torch.cat([row.float().cpu() for row in rows]), owners

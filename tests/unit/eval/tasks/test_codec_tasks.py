@@ -197,11 +197,11 @@ def test_sentences_are_spread_over_documents():
         for i, n in enumerate((1, 2, 50, 50))
     ]
     found = sentences_of_languages(context(ToyCodec(), texts), 23)["eng_Latn"]
-    counts = [found.owners.count((None, f"d{i}")) for i in range(4)]
+    counts = [found.owners.count(f"d{i}") for i in range(4)]
     assert counts == [1, 2, 10, 10] and len(set(found.texts)) == 23
     assert "s2 45" in found.texts and "s2 0" in found.texts  # from all over the document
     few = sentences_of_languages(context(ToyCodec(), texts, limit=3), 100)["eng_Latn"]
-    assert {owner[1] for owner in few.owners} == {"d0", "d1", "d2"}
+    assert set(few.owners) == {"d0", "d1", "d2"}
 
 
 def test_a_limit_counts_documents_and_not_their_versions():
@@ -210,6 +210,21 @@ def test_a_limit_counts_documents_and_not_their_versions():
     unpaired = [Document(f"x{i}", sentences=("Alone here.",), lang="eng_Latn") for i in range(5)]
     pairs = aligned_sentences(context(texts=[*unpaired, *documents()], limit=2), 100)
     assert {len(left.texts) for left, _ in pairs.values()} == {6}
+
+
+def test_a_dataset_numbers_versions_and_parts():
+    def named(ids, languages=("eng_Latn", "deu_Latn", "eng_Latn")):
+        texts = {"eng_Latn": ENGLISH, "deu_Latn": GERMAN}
+        found = [Document(i, sentences=tuple(texts[lang]), lang=lang, source=lang) for i, lang in zip(ids, languages)]
+        return context(ToyCodec(), found)
+
+    pairs = aligned_sentences(named(["a", "a#2"]), 100)
+    assert pairs["eng_Latn", "deu_Latn"][0].texts == ENGLISH and set(pairs["deu_Latn", "eng_Latn"][0].owners) == {"a"}
+    with pytest.raises(LeftOut):
+        aligned_sentences(named(["a", "a#2", "a#3"]), 100)  # which English part is it?
+    with pytest.raises(LeftOut):
+        aligned_sentences(named(["a", "b"]), 100)
+    assert set(sentences_of_languages(named(["a", "a#2"]), 100)["eng_Latn"].owners) == {"a"}
 
 
 def test_what_cannot_be_judged_is_left_out():
