@@ -52,6 +52,12 @@ TASKS: dict[str, TaskInfo] = {
     "next_concept": TaskInfo(
         f"{_PLACE}.concepts:next_concept", "concepts", 1, "Predict each concept of a text from the true ones before it."
     ),
+    "next_sentence": TaskInfo(
+        f"{_PLACE}.next_sentence:next_sentence",
+        "concepts",
+        1,
+        "Draw the sentence at each place of a text twice: BrierLM, for samplers and likelihood models alike.",
+    ),
     "continuation": TaskInfo(
         f"{_PLACE}.generation:continuation", "generation", 1, "Continue held-out texts by some sentences."
     ),

@@ -43,7 +43,7 @@ def next_concept(context: Context) -> TaskResult:
 
     settings = as_config(NextConceptSettings, context.settings.get("next_concept"), "next_concept")
     pipe, began = context.pipeline, time.perf_counter()
-    documents: Any = context.dataset if context.dataset is not None else list(_encoded(context))
+    documents: Any = context.dataset if context.dataset is not None else list(encoded_documents(context))
     baselines: dict[str, Guess] = {}
     if context.train is not None:
         baselines["nearest_train"] = NearestFollower.of(context.train)
@@ -88,7 +88,7 @@ def next_concept(context: Context) -> TaskResult:
 _WAYS: dict[str, Direction] = {"higher": "higher", "lower": "lower", "none": "none"}
 
 
-def _encoded(context: Context) -> Iterator[SimpleNamespace]:
+def encoded_documents(context: Context) -> Iterator[SimpleNamespace]:
     """Yield texts with their concepts, where no dataset has them; no more of them than are used."""
     codec, count = context.pipeline.codec, 0
     for document in context.documents:
@@ -106,4 +106,4 @@ def _encoded(context: Context) -> Iterator[SimpleNamespace]:
         count += 1
 
 
-__all__ = ["NextConceptSettings", "next_concept"]
+__all__ = ["NextConceptSettings", "encoded_documents", "next_concept"]
