@@ -39,6 +39,7 @@ bench: install
 	$(BIN)/python benchmarks/codec_training.py
 	$(BIN)/python benchmarks/training.py
 	$(BIN)/python benchmarks/generation.py
+	$(BIN)/python benchmarks/context_cost.py
 
 format: install
 	$(BIN)/ruff format .

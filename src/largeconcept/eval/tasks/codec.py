@@ -97,7 +97,7 @@ class TranslationSettings(RoundTripSettings):
         neighbours: of the ratio margin.
     """
 
-    sentences: int = Field(default=40, ge=2)
+    sentences: int = Field(default=25, ge=2)
     hard_negatives: int = Field(default=2, ge=0)
     neighbours: int = Field(default=4, ge=1)
 
