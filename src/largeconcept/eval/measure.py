@@ -254,8 +254,9 @@ def cost_record(rows: dict[str, Sequence[Measured]], settings: dict[str, Any]) -
 
     Args:
         rows: name of each model to what was measured as the context grows.
-        settings: what is to be known about models and machine.
+        settings: what is to be known about models and machine; ``clock`` says which seconds were taken.
     """
+    seconds = f"seconds, {settings['clock']}" if "clock" in settings else "seconds"
 
     def curve(title: str, unit: str, value: Callable[[Measured], float | None]) -> dict[str, Any]:
         series = {
@@ -282,7 +283,7 @@ def cost_record(rows: dict[str, Sequence[Measured]], settings: dict[str, Any]) -
         "rows": {name: [one.to_dict() for one in found] for name, found in rows.items()},
         "curves": {
             **curve("Operations, codec included", "GFLOP", lambda one: one.flops.total / 1e9),
-            **curve("Wall clock, codec included", "seconds", lambda one: one.total_seconds),
+            **curve("Time, codec included", seconds, lambda one: one.total_seconds),
             **curve(
                 "Peak memory beyond the weights",
                 "MB",

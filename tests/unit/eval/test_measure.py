@@ -110,12 +110,13 @@ def test_records_are_read_by_the_report():
         "a": [Measured(54, 12, flops, {"write": 0.5}, 2_000_000), Measured(108, 12, flops, {"write": 1.0}, None)],
         "b": [Measured(54, 12, flops, {"read": 0.25, "write": 0.25}, 1_000_000)],
     }
-    extra = read_extra(json.loads(json.dumps(cost_record(rows, {"threads": 1}))), "cost.json")
+    extra = read_extra(json.loads(json.dumps(cost_record(rows, {"clock": "wall clock"}))), "cost.json")
     assert [plot.title for plot in extra.plots] == [
         "Operations, codec included",
-        "Wall clock, codec included",
+        "Time, codec included",
         "Peak memory beyond the weights",
     ]
+    assert extra.plots[1].y_label == "seconds, wall clock"
     seconds = extra.plots[1].series
     assert seconds["a"].x == [54, 108] and seconds["a"].y == [0.5, 1.0] and seconds["b"].y == [0.5]
     assert all(plot.log_x and plot.log_y for plot in extra.plots)
