@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from largeconcept.generate.pipeline import ConceptPipeline
     from largeconcept.types import ConceptCodec
 
-DEFAULT_PREDICTORS = ("copy_last", "lead_3", "mean_vector", "nearest_train", "shuffled")
+DEFAULT_PREDICTORS = ("copy_last", "lead_3", "mean_vector", "nearest_train", "shuffled", "reference")
 FROM_TRAINING = ("mean_vector", "nearest_train")
 PREDICTORS = {
     "copy_last": "the last sentence of the text, again",
@@ -52,6 +52,7 @@ PREDICTORS = {
     "mean_vector": "the mean concept of the training data, decoded",
     "nearest_train": "what followed the nearest training sentence, or the target of the nearest training text",
     "shuffled": "the reference of another item: a control",
+    "reference": "what the author wrote: the figures of human text",
     "token_lm=FOLDER": "a token model, or its finished run",
     "lcm=FOLDER": "another concept model",
     "hf=NAME": "a causal or seq2seq model of transformers",
@@ -258,9 +259,10 @@ def open_predictors(names: str | Sequence[str], context: Context) -> list[Predic
     """Open predictors by name.
 
     Args:
-        names: ``copy_last``, ``lead_K``, ``mean_vector``, ``nearest_train``, ``shuffled``, ``constant=TEXT``,
-            ``token_lm=FOLDER``, ``lcm=FOLDER`` (another concept model), ``hf=NAME`` (a causal or seq2seq model of
-            Hugging Face); ``default`` for all that need no model. Several may also be parted by commas.
+        names: ``copy_last``, ``lead_K``, ``mean_vector``, ``nearest_train``, ``shuffled``, ``reference``,
+            ``constant=TEXT``, ``token_lm=FOLDER``, ``lcm=FOLDER`` (another concept model), ``hf=NAME`` (a causal or
+            seq2seq model of Hugging Face); ``default`` for all that need no model. Several may also be parted by
+            commas.
         context: of the evaluation; codec and training data are taken from it.
 
     Raises:
@@ -286,7 +288,15 @@ def open_predictors(names: str | Sequence[str], context: Context) -> list[Predic
 
 def _open(name: str, context: Context) -> Predictor:
     from largeconcept.eval.next_concept import mean_concept
-    from largeconcept.eval.text_baselines import Constant, CopyLast, Lead, MeanVector, NearestTrain, Shuffled
+    from largeconcept.eval.text_baselines import (
+        Constant,
+        CopyLast,
+        Lead,
+        MeanVector,
+        NearestTrain,
+        Reference,
+        Shuffled,
+    )
 
     kind, separator, value = name.partition("=")
     codec = context.pipeline.codec
@@ -312,6 +322,8 @@ def _open(name: str, context: Context) -> Predictor:
         return Lead(int(kind[5:]), codec)
     if kind == "shuffled":
         return Shuffled()
+    if kind == "reference":
+        return Reference()
     if kind in FROM_TRAINING and not value:
         if context.train is None:
             raise ConfigError("there is no training data", where=f"predictors: {kind}", hint="name its split")

@@ -9,6 +9,8 @@
                     nearest training document: a model that is no better has memorised, or learnt less than a look-up
 ``shuffled``        the reference of another item: fluent, human, and about something else. A metric that cannot tell
                     it from a good answer does not measure content
+``reference``       what the author wrote: what metrics that need no reference say of human text (the row "ground truth"
+                    of the LCM paper's tables)
 ``constant``        always the same text, for tests of metrics
 ==================  ====================================================================================================
 
@@ -264,6 +266,25 @@ class Shuffled:
         return [output for output in outputs if output is not None]
 
 
+class Reference:
+    """The reference itself: repetition, coherence, perplexity and entropy mean little without those of human text."""
+
+    whole = False
+    name = "reference"
+
+    def describe(self) -> dict[str, Any]:
+        """Return what outputs depend on."""
+        return {"kind": self.name}
+
+    def cannot(self, mode: Mode, items: Sequence[Item]) -> str | None:
+        """Return why not."""
+        return None if all(item.reference for item in items) else "there are items without a reference"
+
+    def generate(self, items: Sequence[Item], mode: Mode, seed: int) -> list[Output]:
+        """Write."""
+        return [written(item.reference, item.target_lang) for item in items]
+
+
 class Constant:
     """Always the same sentences, whatever is asked.
 
@@ -314,4 +335,4 @@ def _bytes_digest(x: Tensor) -> str:
     return hashlib.sha256(x.contiguous().numpy().tobytes()).hexdigest()[:16]
 
 
-__all__ = ["TRAIN_CONCEPTS", "Constant", "CopyLast", "Lead", "MeanVector", "NearestTrain", "Shuffled"]
+__all__ = ["TRAIN_CONCEPTS", "Constant", "CopyLast", "Lead", "MeanVector", "NearestTrain", "Reference", "Shuffled"]

@@ -33,7 +33,7 @@ def test_all_tasks(cli, saved_pipeline, data, tmp_path):
     assert "left out: plan: the model does not plan" in text
     result = EvaluationResult.load(out)
     assert set(result.tasks) | set(result.left_out) == set(TASKS)
-    assert {"model", "copy_last", "lead_3", "mean_vector", "nearest_train", "shuffled"} == set(
+    assert {"model", "copy_last", "lead_3", "mean_vector", "nearest_train", "shuffled", "reference"} == set(
         result.tasks["continuation"].scores
     )
     assert len(read_raw(out / "raw" / "continuation" / "model.jsonl")) == 4

@@ -132,6 +132,12 @@ def test_planted_predictors_get_the_scores_they_deserve(pipe, place):
     assert "model" not in task.differences
 
 
+def test_human_text_stands_beside_the_models(pipe, place):
+    given = ["reference", Oracle()]
+    task = evaluate(pipe, "continuation", data=place / "data", predictors=given).tasks["continuation"]
+    assert task.scores["reference"] == task.scores["oracle"]
+
+
 def test_the_shuffled_control_is_never_its_own_reference(pipe, place, tmp_path):
     evaluate(pipe, "continuation", data=place / "data", predictors="shuffled", out=tmp_path)
     lines = read_raw(tmp_path / "raw" / "continuation" / "shuffled.jsonl")
