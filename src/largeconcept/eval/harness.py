@@ -271,7 +271,7 @@ def open_predictors(names: str | Sequence[str], context: Context) -> list[Predic
         DependencyError: ``hf`` without the package it needs.
     """
     given = [names] if isinstance(names, str) else list(names)
-    parts = [part.strip() for one in given for part in (one.split(",") if "=" not in one else [one])]
+    parts = [part for one in given for part in _parts(one)]
     usable = [name for name in DEFAULT_PREDICTORS if context.train is not None or name not in FROM_TRAINING]
     wanted: list[str] = []
     for part in parts:
@@ -284,6 +284,19 @@ def open_predictors(names: str | Sequence[str], context: Context) -> list[Predic
             one.name, number = f"{base}_{number}", number + 1
         opened.append(one)
     return opened
+
+
+def _parts(names: str) -> list[str]:
+    """Part names at commas, but for those of a constant's text: what follows one and is no name belongs to it."""
+    parts: list[str] = []
+    for piece in names.split(","):
+        kind = piece.partition("=")[0].strip()
+        known = kind in (*KINDS, "default", "none") or kind.startswith("lead_")
+        if parts and parts[-1].startswith("constant=") and not known:
+            parts[-1] += f",{piece}"
+        else:
+            parts.append(piece.strip())
+    return parts
 
 
 def _open(name: str, context: Context) -> Predictor:

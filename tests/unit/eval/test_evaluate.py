@@ -14,7 +14,7 @@ import largeconcept
 from largeconcept.codec.toy import ToyCodec
 from largeconcept.data.build import build_concepts
 from largeconcept.errors import CheckpointError, ConceptLMError, ConfigError, DataError
-from largeconcept.eval.harness import evaluate, open_predictors, read_texts, token_model_beside
+from largeconcept.eval.harness import _parts, evaluate, open_predictors, read_texts, token_model_beside
 from largeconcept.eval.predictors import TokenModelPredictor, written
 from largeconcept.eval.records import EvaluationResult, Score, TaskResult, read_raw
 from largeconcept.eval.tasks import TASKS, Context, choose_tasks
@@ -130,6 +130,11 @@ def test_planted_predictors_get_the_scores_they_deserve(pipe, place):
     apart = task.differences["oracle"]["rouge_2"]
     assert apart.high < 0 and apart.p < 0.05
     assert "model" not in task.differences
+
+
+def test_names_are_parted_at_commas_and_texts_are_not():
+    assert _parts("default, lcm=a/b,hf=gpt2") == ["default", "lcm=a/b", "hf=gpt2"]
+    assert _parts("constant=Yes, no, well.,lead_2,shufled") == ["constant=Yes, no, well.", "lead_2", "shufled"]
 
 
 def test_human_text_stands_beside_the_models(pipe, place):
