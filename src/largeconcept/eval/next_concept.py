@@ -51,6 +51,8 @@ if TYPE_CHECKING:
     from largeconcept.eval.metrics.likelihood import CausalLM
     from largeconcept.types import ConceptCodec
 
+TOGETHER = 256
+"""Predictions that are written as text together; a decoder takes little longer for many than for few."""
 EMPTY = "."
 """Read instead of a sentence without anything printable, which has no concept."""
 Predict = Callable[[Tensor, Tensor, list[int]], Tensor]
@@ -201,6 +203,7 @@ def score_next_concept(
     batches = pools_of_batches(held_out, contrastive_batch)
     found = Sums(len(held_out))
     number = 0
+    waiting: list[tuple[Window, Mapping[str, Guessed]]] = []
     for index, predicted in _predictions(predict, windows, normalizer, batch_concepts, progress):
         window = windows[index]
         text, owner, judged = window.concepts, window.owner, window.scored[1:]
@@ -224,36 +227,45 @@ def score_next_concept(
                 again = round_trip(here, [window.lang] * len(here))
                 add("round_trip_l2", (again - truth).double().norm(dim=-1))
         if writer is not None and len(truth):
-            _score_texts(found, window, guessed, writer, language_model)
+            waiting.append((window, guessed))
+            if sum(len(one.concepts) for one, _ in waiting) >= TOGETHER:
+                _score_texts(found, waiting, writer, language_model)
+                waiting = []
+    if writer is not None and waiting:
+        _score_texts(found, waiting, writer, language_model)
     return found.report(number, len(fixed.owners), seed, num_bootstrap)
 
 
 def _score_texts(
     found: Sums,
-    window: Window,
-    guessed: Mapping[str, Guessed],
+    waiting: Sequence[tuple[Window, Mapping[str, Guessed]]],
     writer: TextRoundTrip,
     language_model: CausalLM | None,
 ) -> None:
     """Add what is measured on the text of predictions: round-trip l2 of the model, mutual information of all."""
-    judged = window.scored[1:]
-    truth = window.concepts[1:][judged]
-    languages = [window.lang] * len(truth)
-    written = {
-        name: _texts(guess, judged, writer, languages)
-        for name, guess in guessed.items()
-        if name == "model" or language_model is not None
-    }
+    windows = [window for window, _ in waiting]
+    judged = [window.scored[1:] for window in windows]
+    sizes = [int(one.sum()) for one in judged]
+    languages = [window.lang for window, size in zip(windows, sizes, strict=True) for _ in range(size)]
+    names = list(waiting[0][1]) if language_model is not None else ["model"]
+    written = {name: _texts([guessed[name] for _, guessed in waiting], judged, writer, languages) for name in names}
     again = writer.read([text if text.strip() else EMPTY for text in written["model"]], languages)
-    found.add("model", window.owner, "round_trip_l2", (again - truth).double().norm(dim=-1))
+    for window, one, part in zip(windows, judged, torch.split(again, sizes), strict=True):
+        found.add("model", window.owner, "round_trip_l2", (part - window.concepts[1:][one]).double().norm(dim=-1))
     if language_model is None:
         return
-    contexts = _contexts(window, judged)
-    assert window.sentences is not None
-    written["truth"] = [text for text, counts in zip(window.sentences[1:], judged.tolist(), strict=True) if counts]
+    contexts = [context for window, one in zip(windows, judged, strict=True) for context in _contexts(window, one)]
+    written["truth"] = [
+        text
+        for window, one in zip(windows, judged, strict=True)
+        for text, counts in zip((window.sentences or ())[1:], one.tolist(), strict=True)
+        if counts
+    ]
     for name, sentences in written.items():
         information = mutual_information(language_model, sentences, contexts)
-        found.add(name, window.owner, "mutual_information", information.gains, float(information.tokens.sum()))
+        parts = zip(torch.split(information.gains, sizes), torch.split(information.tokens, sizes), strict=True)
+        for window, (gains, tokens) in zip(windows, parts, strict=True):
+            found.add(name, window.owner, "mutual_information", gains, float(tokens.sum()))
 
 
 class TextRoundTrip:
@@ -291,14 +303,29 @@ def through_text(codec: ConceptCodec, default_language: str | None = None) -> Te
     return TextRoundTrip(codec, default_language)
 
 
-def _texts(guessed: Guessed, judged: Tensor, writer: TextRoundTrip, languages: list[str | None]) -> list[str]:
+def _texts(
+    guessed: Sequence[Guessed], judged: Sequence[Tensor], writer: TextRoundTrip, languages: list[str | None]
+) -> list[str]:
     """Return the text of the judged guesses: the predictor's own, or what the codec writes."""
-    if guessed.sentences is not None:
-        return [text for text, counts in zip(guessed.sentences, judged.tolist(), strict=True) if counts]
-    concepts = guessed.concepts[judged]
-    if bool((concepts == concepts[0]).all()) and len(set(languages)) == 1:  # a constant is written once
-        return writer.write(concepts[:1], languages[:1]) * len(concepts)
-    return writer.write(concepts, languages)
+    texts: list[str | None] = []
+    concepts: list[Tensor] = []
+    for guess, one in zip(guessed, judged, strict=True):
+        if guess.sentences is not None:
+            texts += [text for text, counts in zip(guess.sentences, one.tolist(), strict=True) if counts]
+        else:
+            texts += [None] * int(one.sum())
+            concepts.append(guess.concepts[one])
+    if not concepts:
+        return [text for text in texts if text is not None]
+    rows = torch.cat(concepts)
+    known = [lang for text, lang in zip(texts, languages, strict=True) if text is None]
+    if bool((rows == rows[0]).all()):  # a constant is written once in each language
+        different = list(dict.fromkeys(known))
+        once = dict(zip(different, writer.write(rows[:1].expand(len(different), -1), different), strict=True))
+        fresh = iter([once[lang] for lang in known])
+    else:
+        fresh = iter(writer.write(rows, known))
+    return [next(fresh) if text is None else text for text in texts]
 
 
 def _contexts(window: Window, judged: Tensor) -> list[Sequence[str]]:

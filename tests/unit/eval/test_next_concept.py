@@ -512,6 +512,39 @@ def test_contexts_are_the_ten_true_sentences_before_also_across_windows():
     assert max(map(len, given)) == 10
 
 
+@pytest.mark.parametrize("together", [1, 4, 1000])
+def test_texts_are_written_together_and_belong_to_their_documents(monkeypatch, together):
+    monkeypatch.setattr("largeconcept.eval.next_concept.TOGETHER", together)
+    codec, calls = ToyCodec(), []
+
+    class Counting(ToyCodec):
+        def decode(self, concepts, lang, **settings):
+            calls.append((len(concepts), list(lang)))
+            return super().decode(concepts, lang, **settings)
+
+    documents = told(codec)
+    documents[1].lang = "fra_Latn"
+    counting = Counting()
+    counting.remember([text for document in documents for text in document.sentences])
+    report = score_next_concept(
+        lambda x, lengths, ids: x + 0.01,
+        documents,
+        ConceptNormalizer.identity(codec.dim),
+        baselines={"look": NearestFollower(codec.encode(["one two"]), codec.encode(["red one"]), ["red one"])},
+        training_mean=codec.encode(["six"])[0],
+        round_trip=through_text(counting),
+        language_model=Judge(),
+        num_bootstrap=5,
+    )
+    assert report.sums["model"]["mutual_information"].tolist() == [[0.5, 5], [1.0, 2]]
+    assert report.sums["look"]["mutual_information"].tolist() == [[1.0, 4], [0.5, 2]]
+    assert report.sums["model"]["round_trip_l2"][:, 1].tolist() == [2, 1]
+    assert report.sums["model"]["round_trip_l2"][:, 0] == pytest.approx([0, 0], abs=1e-5)
+    english, french = [(2, ["eng_Latn"] * 2), (1, ["eng_Latn"])], [(1, ["fra_Latn"])] * 2
+    whole = [(3, ["eng_Latn"] * 2 + ["fra_Latn"]), (2, ["eng_Latn", "fra_Latn"])]
+    assert calls == (english + french if together == 1 else whole)  # predictions, then the constant, once a language
+
+
 def test_mutual_information_needs_text():
     codec = ToyCodec()
     identity = ConceptNormalizer.identity(codec.dim)
