@@ -11,20 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest_helpers import SENTENCES
 
 # The tensors of the tests are tiny: a second thread only waits, for seconds where other work shares the cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-
-SENTENCES = (
-    "Tim had a red ball.",
-    "The ball rolled away.",
-    "Tim ran after it.",
-    "A dog took the ball.",
-    "The dog ran home.",
-    "Tim was sad.",
-    "His mother found the ball.",
-    "They played again.",
-)
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ def sweepable(make_pipeline, tmp_path_factory):
     """A saved pipeline and a dataset of its concept space with the splits train and validation."""
     folder = tmp_path_factory.mktemp("sweep")
     pipeline = make_pipeline()
-    from conftest import SENTENCES
+    from conftest_helpers import SENTENCES
 
     lines = [
         {"id": f"d{i}", "lang": "eng_Latn", "sentences": [*SENTENCES[i % 4 :], *SENTENCES[: i % 4]][: 4 + i % 4]}
@@ -38,7 +38,7 @@ def test_report(cli, tmp_path):
 
 
 def test_report_with_a_map(cli, tmp_path, toy_codec):
-    from conftest import SENTENCES
+    from conftest_helpers import SENTENCES
 
     write_evaluation(tmp_path / "a")
     for lang in ("eng_Latn", "deu_Latn"):
@@ -113,6 +113,12 @@ def test_the_test_split_is_warned_of(cli, sweepable):
 )
 def test_mistakes_in_a_sweep(cli, sweepable, words, message):
     cli("eval", "sweep", sweepable / "pipeline", "--data", sweepable / "data", *words).error(message)
+
+
+def test_a_dataset_that_is_not_there(cli, sweepable, tmp_path):
+    command = ["eval", "sweep", sweepable / "pipeline", "-g", "guidance_scale=1,2", "--data"]
+    cli(*command, tmp_path / "nothing").error("nothing")
+    cli(*command, tmp_path).error(str(tmp_path))
 
 
 def test_only_a_pipeline_here_can_be_written(cli, sweepable, tmp_path):

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from conftest import SENTENCES
+from conftest_helpers import SENTENCES
 
 from largeconcept.codec.toy import ToyCodec
 from largeconcept.data.build import build_concepts
