@@ -29,7 +29,7 @@ ITEMS = (
     ("arabic", "arb_Arab", "كان يا ما كان في قديم الزمان.", "عاش ملك عادل في مدينة بعيدة."),
     ("chinese", "zho_Hans", "从前有一座山。山上有一座庙。", "庙里有一个老和尚。"),
 )
-PREDICTORS = {MODEL: 0.0, "token_lm": -0.02, "copy_last": -0.3, "lead_3": -0.12}
+PREDICTORS = {MODEL: 0.0, "token_lm": -0.02, "copy_last": -0.3, "lead_3": -0.12, "reference": 1.0}
 
 
 def write_evaluation(folder: Path, seed: int = 0, lift: float = 0.0, hostile: bool = False) -> Path:

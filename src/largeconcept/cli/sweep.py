@@ -148,7 +148,11 @@ def choose_split(data: str, there: list[str], split: str | None) -> str:
     """
     import warnings
 
+    from largeconcept.data.reader import ConceptDataset
+
     chosen = split if split is not None else next((name for name in VALIDATION if name in there), None)
+    if chosen is None and not there:
+        ConceptDataset(data, VALIDATION[0])  # says what is wrong with the folder
     if chosen is None:
         raise DataError("no validation split", where=data, got=", ".join(there) or "none", hint="name one with --split")
     if chosen == "test":

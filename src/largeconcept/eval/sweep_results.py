@@ -91,11 +91,17 @@ class SweepResult:
         return found
 
     def at_an_end(self) -> list[str]:
-        """Return the options whose best value is the least or greatest number tried: better ones may lie beyond."""
+        """Return the options whose best value is the least or greatest number tried, with more of them beyond."""
+        from largeconcept.generate.options import GenerationOptions
+
         found = []
         for name, values in self.grid.items():
             numbers = [v for v in values if isinstance(v, int | float) and not isinstance(v, bool)]
-            if len(numbers) > 2 and self.best.options[name] in (min(numbers), max(numbers)):
+            limits = {
+                getattr(m, side, None) for m in GenerationOptions.model_fields[name].metadata for side in ("ge", "le")
+            }
+            best = self.best.options[name]
+            if len(numbers) > 2 and best in (min(numbers), max(numbers)) and best not in limits:
                 found.append(name)
         return found
 

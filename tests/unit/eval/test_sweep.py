@@ -142,6 +142,9 @@ def test_the_quickest_of_ties():
     found = SweepResult({"num_inference_steps": [3, 10, 40]}, "l2", "lower", results)
     assert found.best is results[0] and found.quickest is results[1]
     assert found.at_an_end() == ["num_inference_steps"]
+    results[0].options["num_inference_steps"] = 1
+    assert SweepResult({"num_inference_steps": [1, 10, 40]}, "l2", "lower", results).at_an_end() == []  # none is less
+    results[0].options["num_inference_steps"] = 40
     assert SweepResult({"num_inference_steps": [3, 40, 80]}, "l2", "lower", results).at_an_end() == []
 
 

@@ -211,12 +211,11 @@ def interval_bar(low: float, value: float, high: float, ends: tuple[float, float
     width = 84.0
     axis = Axis(ends[0], ends[1] if ends[1] > ends[0] else ends[0] + 1.0, 4.0, width - 4.0)
     body = [
-        tag("line", x1=4.0, x2=width - 4.0, y1=5.0, y2=5.0, class_="rail"),
-        tag("line", x1=axis.place(low), x2=axis.place(high), y1=5.0, y2=5.0, class_="whisker"),
-        tag("circle", cx=axis.place(value), cy=5.0, r=3.0, class_="point"),
+        tag("path", d=f"M{axis.place(low):.1f} 5H{axis.place(high):.1f}"),
+        tag("circle", cx=axis.place(value), cy=5, r=3),
     ]
     # Said in figures right above it, so it is only decoration for those who cannot see it.
-    return tag("svg", *body, viewBox=f"0 0 {width:.0f} 10", class_="bar", aria_hidden="true", focusable="false")
+    return tag("svg", *body, viewBox=f"0 0 {width:.0f} 10", class_="bar", aria_hidden="true")
 
 
 def svg(alt: str, body: Sequence[Markup], height: float = HEIGHT) -> Markup:

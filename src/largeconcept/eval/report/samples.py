@@ -11,7 +11,7 @@ from largeconcept.eval.records import MODEL, TaskResult
 from largeconcept.eval.report.compare import Items, items_of
 from largeconcept.eval.report.markup import Child, Markup, tag
 from largeconcept.eval.report.reading import Run, finite
-from largeconcept.eval.report.tables import NOT_RANKED, title_of
+from largeconcept.eval.report.tables import ranked, title_of
 from largeconcept.languages import bcp47, language_name
 
 _LONGEST = 600
@@ -30,7 +30,7 @@ def side_by_side(task: str, runs: Sequence[tuple[Run, TaskResult]], number: int,
     answers: dict[str, Items] = {}
     for run, result in runs:
         for name in sorted(result.scores, key=lambda one: one != MODEL):
-            if name in NOT_RANKED:  # controls have nothing to say
+            if not ranked(name):  # the reference is shown anyway, and controls have nothing to say
                 continue
             label = f"{name}, {run.label}" if name == MODEL and len(runs) > 1 else name
             if label not in answers and (items := items_of(run, task, name)):

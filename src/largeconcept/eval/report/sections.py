@@ -12,11 +12,11 @@ from largeconcept.eval.report.markup import Child, Markup, tag
 from largeconcept.eval.report.reading import Extra, Plot, Run, finite, interval, read_extra
 from largeconcept.eval.report.samples import side_by_side
 from largeconcept.eval.report.tables import (
-    NOT_RANKED,
     badge,
     figure_text,
     part_title,
     plain_table,
+    ranked,
     scrolled,
     signed,
     task_table,
@@ -84,7 +84,7 @@ def _headline(name: str, run: Run | None, result: TaskResult) -> Markup | None:
         others = {
             other: sign * value
             for other, scores in result.scores.items()
-            if other != MODEL and other.split(":")[0] not in NOT_RANKED and metric in scores
+            if other != MODEL and ranked(other) and metric in scores
             if (value := finite(scores[metric].value)) is not None
         }
         rival: Child = None

@@ -65,6 +65,11 @@ def verdict(difference: Difference | None, direction: str) -> Verdict | None:
     return Verdict("worse" if (value > 0) == (direction == "higher") else "better", p, tip)
 
 
+def ranked(name: str) -> bool:
+    """Return whether a predictor is a competitor."""
+    return name.split(":")[0] not in NOT_RANKED
+
+
 def best_of(rows: Sequence[tuple[str, dict[str, Score]]], metric: str, direction: str) -> set[int]:
     """Return which rows have the best value of a metric, ``truth`` and controls apart."""
     if direction not in ("higher", "lower"):
@@ -73,9 +78,7 @@ def best_of(rows: Sequence[tuple[str, dict[str, Score]]], metric: str, direction
     values = {
         i: sign * value
         for i, (name, group) in enumerate(rows)
-        if name.split(":")[0] not in NOT_RANKED
-        and metric in group
-        and (value := finite(group[metric].value)) is not None
+        if ranked(name) and metric in group and (value := finite(group[metric].value)) is not None
     }
     if len(values) < 2:
         return set()
@@ -112,13 +115,13 @@ def task_table(caption: str, groups: Sequence[tuple[str, TaskResult]], comparabl
         }
         for m in metrics
     }
-    ends = {m: _ends([scores[m] for _, scores in plain if m in scores]) for m in metrics}
+    ends = {m: _ends([scores[m] for name, scores in plain if m in scores and ranked(name)]) for m in metrics}
     several = len(groups) > 1
 
     def cell(i: int, metric: str) -> Markup:
-        _, _, scores, differences, _ = rows[i]
+        _, name, scores, differences, _ = rows[i]
         found = verdict(differences.get(metric), directions[metric])
-        return _cell(scores.get(metric), i in best[metric], found, ends[metric])
+        return _cell(scores.get(metric), i in best[metric], found, ends[metric] if ranked(name) else None)
 
     measured = [i for i, (_, _, scores, _, _) in enumerate(rows) if scores]
     if len(measured) <= 2 < len(metrics):  # figures of a codec: many of few
@@ -138,7 +141,8 @@ def task_table(caption: str, groups: Sequence[tuple[str, TaskResult]], comparabl
         if reason is not None and not scores:
             body.append(tag("tr", title, tag("td", f"left out: {reason}", colspan=len(metrics), class_="why")))
             continue
-        body.append(tag("tr", title, [cell(i, m) for m in metrics], class_="model" if name == MODEL else None))
+        kind = "model" if name == MODEL else None if ranked(name) else "aside"
+        body.append(tag("tr", title, [cell(i, m) for m in metrics], class_=kind))
     return _table(
         caption, [tag("th", "Predictor", scope="col"), *(_metric_head(m, directions[m]) for m in metrics)], body
     )
@@ -285,6 +289,7 @@ __all__ = [
     "p_text",
     "part_title",
     "plain_table",
+    "ranked",
     "scrolled",
     "signed",
     "task_table",
