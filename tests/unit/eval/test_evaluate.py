@@ -234,7 +234,12 @@ def token_model(seed=0):
 
 def test_a_token_model_continues_and_judges(pipe, place):
     result = evaluate(
-        pipe, ["continuation", "next_concept"], data=place / "data", predictors=["copy_last", token_model()], limit=4
+        pipe,
+        ["continuation", "next_concept"],
+        data=place / "data",
+        predictors=["copy_last", token_model()],
+        settings={"next_concept": {"mutual_information": True, "token_models": True}},
+        limit=4,
     )
     task = result.tasks["continuation"]
     for name in ("model", "copy_last", "token_lm"):
@@ -442,6 +447,11 @@ def test_mistakes_are_told(pipe, place, tmp_path):
         ({"data": data, "predictors": f"token_lm={tmp_path}"}, CheckpointError, str(tmp_path)),
         ({"data": data, "predictors": [Oracle(), Oracle()]}, ConfigError, "two predictors of one name"),
         ({"data": data, "judge": "gpt2"}, ConfigError, "hf=NAME"),
+        (
+            {"data": data, "tasks": "next_concept", "settings": {"next_concept": {"mutual_information": True}}},
+            ConfigError,
+            "no judge",
+        ),
         ({"data": data, "limit": 0}, ConfigError, "limit"),
         ({"data": data, "settings": {"continuaton": {}}}, ConfigError, "did you mean continuation"),
         ({"data": data, "settings": {"continuation": {"prompt": 0}}}, ConfigError, "continuation: prompt"),
@@ -452,7 +462,7 @@ def test_mistakes_are_told(pipe, place, tmp_path):
     ]
     for settings, kind, message in cases:
         with pytest.raises(kind) as found:
-            evaluate(pipe, "continuation", **settings)
+            evaluate(pipe, **{"tasks": "continuation", **settings})
         assert message in str(found.value), (settings, str(found.value))
         assert "\n" not in str(found.value)
     (tmp_path / "file").write_text("")

@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import Field
 
 from largeconcept.config import Config
+from largeconcept.errors import ConfigError
 from largeconcept.eval.records import Difference, Direction, Score, TaskResult
 from largeconcept.eval.tasks import TASKS, Context
 from largeconcept.generate.texts import as_config
@@ -21,13 +22,17 @@ class NextConceptSettings(Config):
     Attributes:
         max_length: longer documents are cut into windows of this many concepts.
         pool: most concepts that distractors are drawn from.
-        round_trip: also decode every prediction, for ``round_trip_l2`` and, with a judge, ``mutual_information``;
-            decoding costs more than all else.
+        round_trip: also decode every prediction of the model and encode it again.
+        mutual_information: also decode those of all predictors, and let the judge read each with and without ten
+            sentences before it; with a judge only. It costs some ten times all else.
+        token_models: let the token models among the predictors write the next sentence at every place.
     """
 
     max_length: int = Field(default=128, ge=2)
     pool: int = Field(default=4096, ge=1)
     round_trip: bool = True
+    mutual_information: bool = False
+    token_models: bool = False
 
 
 def next_concept(context: Context) -> TaskResult:
@@ -35,6 +40,7 @@ def next_concept(context: Context) -> TaskResult:
 
     Raises:
         DataError: fewer than two documents with at least two concepts.
+        ConfigError: mutual information without a judge.
     """
     from largeconcept.eval.baselines import Guess, NearestFollower, TokenGuess
     from largeconcept.eval.next_concept import evaluate_next_concept, mean_concept, through_text
@@ -48,8 +54,11 @@ def next_concept(context: Context) -> TaskResult:
     if context.train is not None:
         baselines["nearest_train"] = NearestFollower.of(context.train)
     for predictor in context.predictors:
-        if isinstance(predictor, TokenModelPredictor):
+        if settings.token_models and isinstance(predictor, TokenModelPredictor):
             baselines[predictor.name] = TokenGuess(predictor.model, predictor.tokenizer, pipe.codec, predictor.options)
+    judge = context.judge if settings.mutual_information else None
+    if settings.mutual_information and judge is None:
+        raise ConfigError("there is no judge", where="next_concept: mutual_information", hint="name one, as hf=NAME")
     options = context.options if context.options is not None else pipe.options
     report = evaluate_next_concept(
         pipe.model,
@@ -58,8 +67,8 @@ def next_concept(context: Context) -> TaskResult:
         training_mean=None if context.train is None else mean_concept(context.train),
         baselines=baselines,
         options=options.model_copy(update={"seed": context.seed}),
-        round_trip=through_text(pipe.codec) if settings.round_trip else None,
-        language_model=context.judge if settings.round_trip else None,
+        round_trip=through_text(pipe.codec) if settings.round_trip or judge is not None else None,
+        language_model=judge,
         limit=context.limit,
         seed=context.seed,
         pool=settings.pool,
