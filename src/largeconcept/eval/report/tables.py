@@ -223,7 +223,9 @@ def title_of(metric: str) -> str:
         "mauve": "MAUVE",
         "divergence": "Divergence",
         "brier_lm": "BrierLM",
+        "translation_chrf": "Translation chrF",
         "xsim": "xsim",
+        "xsim_hard": "xsim, hard",
     }
     base, _, part = metric.partition("/")
     words = base.replace("_", " ")
