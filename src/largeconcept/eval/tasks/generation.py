@@ -71,15 +71,24 @@ def continuation(context: Context) -> TaskResult:
         LeftOut: no document of two sentences.
     """
     settings = as_config(ContinuationSettings, context.settings.get("continuation"), "continuation")
+    chosen = continuation_items(context, settings)
+    return write_and_score(context, "continuation", "continue", chosen, settings.to_dict())
+
+
+def continuation_items(context: Context, settings: ContinuationSettings) -> list[Item]:
+    """Return beginnings of held-out texts with what followed.
+
+    Raises:
+        LeftOut: no document of two sentences, or in no language that the codec writes.
+    """
 
     def items() -> Iterator[Item]:
-        for document, lang in _writable(context, "continuation"):
+        for document, lang in _writable(context):
             if len(document.sentences) >= 2:
                 cut = min(settings.prompt, max(1, len(document.sentences) - settings.length))
                 yield _cut(document, lang, cut, settings.length)
 
-    chosen = _chosen(context, items(), "no document of two sentences")
-    return write_and_score(context, "continuation", "continue", chosen, settings.to_dict())
+    return _chosen(context, items(), "no document of two sentences")
 
 
 def plan(context: Context) -> TaskResult:
@@ -97,7 +106,7 @@ def plan(context: Context) -> TaskResult:
         raise LeftOut("the model does not plan")
 
     def items() -> Iterator[Item]:
-        for document, lang in _writable(context, "plan"):
+        for document, lang in _writable(context):
             if len(document.sentences) >= 2:
                 cut = min(settings.prompt, max(1, len(document.sentences) - settings.length))
                 breaks = [start for start in document.paragraph_starts if 0 < start <= cut]
@@ -116,7 +125,7 @@ def summarize(context: Context) -> TaskResult:
     settings = as_config(SummarySettings, context.settings.get("summarize"), "summarize")
 
     def items() -> Iterator[Item]:
-        for document, lang in _writable(context, "summarize"):
+        for document, lang in _writable(context):
             summary = summary_of(document, context.pipeline.segmenter)
             if summary:
                 yield _summary_item(document, lang, summary, settings)
@@ -169,7 +178,7 @@ def expand(context: Context) -> TaskResult:
     settings = as_config(ExpansionSettings, context.settings.get("expand"), "expand")
 
     def items() -> Iterator[Item]:
-        for document, lang in _writable(context, "expand"):
+        for document, lang in _writable(context):
             summary = summary_of(document, context.pipeline.segmenter)
             if summary:
                 source = Document(id=document.id, sentences=summary, lang=document.lang, title=document.title)
@@ -190,7 +199,7 @@ def summary_of(document: Document, segmenter: Segmenter) -> tuple[str, ...]:
     return tuple(sentence for span in spans if (sentence := " ".join(span.of(text).split())))
 
 
-def _writable(context: Context, task: str) -> Iterator[tuple[Document, str]]:
+def _writable(context: Context) -> Iterator[tuple[Document, str]]:
     """Yield documents with the language to write: their own, if the codec has it."""
     languages = context.pipeline.codec.languages
     fallback = DEFAULT_LANGUAGE if DEFAULT_LANGUAGE in languages else languages[0]
@@ -251,6 +260,7 @@ __all__ = [
     "ExpansionSettings",
     "SummarySettings",
     "continuation",
+    "continuation_items",
     "expand",
     "plan",
     "summarize",

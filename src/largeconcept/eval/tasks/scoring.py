@@ -44,7 +44,6 @@ OWN: dict[str, Direction] = {
     "divergence": "higher",
     "perplexity": "lower",
     "entropy": "none",
-    "brier_lm": "higher",
 }
 """Which way is better, of metrics that the list of metrics does not have: ``similarity`` is the cosine of the mean
 concepts of output and reference, under the codec."""
@@ -92,7 +91,7 @@ def score(items: Sequence[Item], outputs: Mapping[str, Sequence[Output]], contex
         }
         if context.judge is not None:
             values, judged = judged_metrics(items, texts, context.judge)
-            tables[name] |= {metric: (_added(rows, labels), statistic) for metric, (rows, statistic) in judged.items()}
+            tables[name] |= {metric: (summed(rows, labels), statistic) for metric, (rows, statistic) in judged.items()}
             of_items[name] = [{**old, **new} for old, new in zip(of_items[name], values, strict=True)]
         for metric, measured in context.metrics.items():
             found = measured(_judged(items, texts))
@@ -220,7 +219,7 @@ def _sums(values: Sequence[float | None], labels: Sequence[str]) -> Array:
     return per_document([math.nan if value is None else value for value in values], labels)
 
 
-def _added(rows: Array, labels: Sequence[str]) -> Array:
+def summed(rows: Array, labels: Sequence[str]) -> Array:
     """Add the (N, K) rows of items of one document."""
     names, index = np.unique(np.asarray(labels), return_inverse=True)
     total = np.zeros((len(names), rows.shape[1]))
@@ -252,5 +251,6 @@ __all__ = [
     "encoded",
     "judged_metrics",
     "score",
+    "summed",
     "text_metrics",
 ]

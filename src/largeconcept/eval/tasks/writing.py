@@ -74,7 +74,7 @@ def write_and_score(
     scored = score(items, {name: one.outputs for name, one in texts.items()}, context)
     if context.folder is not None:
         for name, one in texts.items():
-            write_raw(context.folder, task, name, _raw(items, one, scored.of_items[name]))
+            write_raw(context.folder, task, name, raw_lines(items, one, scored.of_items[name]))
     return TaskResult(
         version=version,
         n=len(items),
@@ -163,7 +163,10 @@ def _output(record: dict[str, Any], item: Item) -> Output:
         raise ConceptLMError("a kept output is damaged", where=item.id, got=error, hint=hint) from None
 
 
-def _raw(items: Sequence[Item], found: Written, metrics: Sequence[dict[str, float | None]]) -> Iterator[dict[str, Any]]:
+def raw_lines(
+    items: Sequence[Item], found: Written, metrics: Sequence[dict[str, float | None]]
+) -> Iterator[dict[str, Any]]:
+    """Yield what ``raw/TASK/PREDICTOR.jsonl`` says of each item."""
     for item, output, key, values in zip(items, found.outputs, found.keys, metrics, strict=True):
         yield {
             "key": key,
@@ -177,4 +180,4 @@ def _raw(items: Sequence[Item], found: Written, metrics: Sequence[dict[str, floa
         }
 
 
-__all__ = ["BATCH", "Written", "item_keys", "write", "write_and_score"]
+__all__ = ["BATCH", "Written", "item_keys", "raw_lines", "write", "write_and_score"]
