@@ -137,19 +137,19 @@ def test_batches_and_windows():
 
 def test_intervals_cover_and_shrink():
     small = score_next_concept(constant, corpus(30), NORMALIZER).scores["model"]["l2"]
-    large = score_next_concept(constant, corpus(480), NORMALIZER).scores["model"]["l2"]
+    large = score_next_concept(constant, corpus(480), NORMALIZER, pool=50, contrastive_batch=50).scores["model"]["l2"]
     assert small.low < small.mean < small.high
     assert (large.high - large.low) < 0.5 * (small.high - small.low)
     covered = 0
-    truth = score_next_concept(constant, corpus(1500, seed=99), NORMALIZER, num_bootstrap=1, pool=2).scores["model"][
-        "l2"
-    ]
-    for seed in range(40):
+    truth = score_next_concept(
+        constant, corpus(1500, seed=99), NORMALIZER, num_bootstrap=1, pool=2, contrastive_batch=2
+    ).scores["model"]["l2"]
+    for seed in range(30):
         estimate = score_next_concept(
             constant, corpus(40, seed=seed), NORMALIZER, pool=50, contrastive_batch=50, num_bootstrap=300
         ).scores["model"]["l2"]
         covered += estimate.low <= truth.mean <= estimate.high
-    assert 33 <= covered <= 40
+    assert 24 <= covered <= 30
 
 
 def test_limit_seed_and_pool():
