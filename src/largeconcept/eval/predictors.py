@@ -172,6 +172,7 @@ class ConceptModelPredictor:
             "prompts": {task: record.to_dict() for task, record in pipe.prompts.items()},
             "stop_text": pipe.stop_text,
             "max_length": pipe.max_length,
+            "device": next(pipe.model.parameters()).device.type,  # devices round differently
         }
 
     def cannot(self, mode: Mode, items: Sequence[Item]) -> str | None:
@@ -257,6 +258,7 @@ class TokenModelPredictor:
             # Two vocabularies of one size cut these letters differently.
             "tokenizer": digest(self.tokenizer.encode(["The quick brown fox, über naïve façade: ñandú 1984."])),
             "options": settings,
+            "device": self.model.embedding.weight.device.type,
         }
 
     def cannot(self, mode: Mode, items: Sequence[Item]) -> str | None:

@@ -40,10 +40,6 @@ FEWEST_CONCEPTS = 20
 """Concepts on each side below which two distributions are not compared."""
 OWN: dict[str, Direction] = {
     "similarity": "higher",
-    "coherence": "none",
-    "divergence": "higher",
-    "perplexity": "lower",
-    "entropy": "none",
 }
 """Which way is better, of metrics that the list of metrics does not have: ``similarity`` is the cosine of the mean
 concepts of output and reference, under the codec."""
