@@ -160,8 +160,11 @@ class SweepResult:
             ]
             if not results or any(data["metric"] not in one.scores for one in results):
                 raise ValueError("a setting without the metric, or none at all")
+            grid = {str(name): list(values) for name, values in data["grid"].items()}
+            if any(one.options[name] not in values for name, values in grid.items() for one in results):
+                raise ValueError("a setting outside the grid")
             return cls(
-                grid={str(name): list(values) for name, values in data["grid"].items()},
+                grid=grid,
                 metric=str(data["metric"]),
                 direction=str(data["direction"]),
                 results=results,
@@ -174,7 +177,7 @@ class SweepResult:
                 created=str(data.get("created", "")),
                 library_version=str(data.get("library_version", "")),
             )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise CheckpointError("damaged record of a sweep", where=where, got=error) from None
 
     @classmethod

@@ -15,6 +15,8 @@ from largeconcept.eval.report.markup import Markup, tag
 WIDTH, HEIGHT = 420.0, 260.0
 _LEFT, _RIGHT, _TOP, _BOTTOM = 58.0, 20.0, 12.0, 40.0
 _MOST_POINTS = 160
+_INFINITE = 1e100
+"""What is greater would leave nothing of an axis for other values."""
 NUM_COLOURS = 8
 _DASHES = (None, "7 3", "2 3", "9 3 2 3")
 _MARKS = 4
@@ -85,7 +87,7 @@ def line_chart(
         return figure(title, tag("p", "No finite values.", class_="quiet"))
     xs = [x for one in drawn for x in one.x]
     ys = [y for one in drawn for y in one.y]
-    ends = [v for one in drawn for v in (*(one.low or ()), *(one.high or ())) if v is not None and math.isfinite(v)]
+    ends = [v for one in drawn for v in (*(one.low or ()), *(one.high or ())) if v is not None and abs(v) < _INFINITE]
     log_x, log_y = log_x and min(xs) > 0, log_y and min([*ys, *ends]) > 0
     across = _axis(xs, _LEFT, WIDTH - _RIGHT, log_x, 0.0)
     up = _axis([*ys, *ends], HEIGHT - _BOTTOM, _TOP, log_y, 0.06)
@@ -122,7 +124,8 @@ def heat_map(
         higher_is_better: which end is strong.
         best: (row, column) to mark.
     """
-    known = [v for row in values for v in row if v is not None and math.isfinite(v)]
+    values = [[None if v is None or not abs(v) < _INFINITE else v for v in row] for row in values]
+    known = [v for row in values for v in row if v is not None]
     if not known:
         return figure(title, tag("p", "No finite values.", class_="quiet"))
     low, high = min(known), max(known)
@@ -137,7 +140,7 @@ def heat_map(
         for i, value in enumerate(row):
             x = left + i * wide
             shape = {"x": x + 1.5, "y": y + 1.5, "width": wide - 3, "height": tall - 3, "rx": 4.0}
-            if value is None or not math.isfinite(value):
+            if value is None:
                 body.append(tag("rect", class_="cell none", **shape))
                 body.append(tag("text", "–", x=x + wide / 2, y=y + tall / 2 + 4, class_="tick mid"))
                 continue
@@ -330,7 +333,7 @@ def _band(one: Series, number: int, across: Axis, up: Axis) -> Markup:
     known = [
         (across.place(x), up.place(low), up.place(high))
         for x, low, high in zip(one.x, one.low, one.high)
-        if low is not None and high is not None and math.isfinite(low) and math.isfinite(high)
+        if low is not None and high is not None and abs(low) < _INFINITE and abs(high) < _INFINITE
     ]
     if len(known) < 2:
         return Markup("")
@@ -371,7 +374,7 @@ def _mark(x: float, y: float, number: int) -> Markup:
 
 
 def _finite(one: Series) -> Series:
-    keep = [i for i, (x, y) in enumerate(zip(one.x, one.y)) if math.isfinite(x) and math.isfinite(y)]
+    keep = [i for i, (x, y) in enumerate(zip(one.x, one.y)) if abs(x) < _INFINITE and abs(y) < _INFINITE]
     return Series(
         one.name,
         [one.x[i] for i in keep],

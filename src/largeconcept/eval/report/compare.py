@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from largeconcept.eval.records import MODEL, RAW, Difference, TaskResult, digest, raw_path, read_raw
-from largeconcept.eval.report.reading import Run
+from largeconcept.eval.report.reading import Run, real
 
 Items = dict[str, dict[str, Any]]
 """What an item is -> its record."""
@@ -68,8 +68,7 @@ def compare_models(
 
 def _value(record: Mapping[str, Any], metric: str) -> float | None:
     metrics = record.get("metrics")
-    value = metrics.get(metric) if isinstance(metrics, Mapping) else None
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+    return real(metrics.get(metric)) if isinstance(metrics, Mapping) else None
 
 
 __all__ = ["Items", "compare_models", "items_of", "question"]

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from largeconcept.errors import CheckpointError
-from largeconcept.eval.records import RESULTS, Difference, EvaluationResult, Score
+from largeconcept.eval.records import ARROWS, RESULTS, Difference, EvaluationResult, Score
 from largeconcept.eval.sweep_results import SWEEP, SweepResult
 from largeconcept.io import read_json
 
@@ -116,21 +116,25 @@ def read_extra(data: Any, where: object) -> Extra:
     Raises:
         CheckpointError: not of that form.
     """
-    extra = Extra()
-    for title, plot in _mapping(data, "curves", where).items():
+    extra, recorded = Extra(), _object(data, where)
+    for title, plot in _object(recorded.get("curves"), f"{where}: curves").items():
         place = f"{where}: {title}"
+        fields = _object(plot, place)
         series = {
-            str(name): _curve(points, f"{place}: {name}") for name, points in _mapping(plot, "series", place).items()
+            str(name): _curve(points, f"{place}: {name}")
+            for name, points in _object(fields.get("series"), f"{place}: series").items()
         }
-        labels = [str(plot.get(key, "")) for key in ("x_label", "y_label")]
-        extra.plots.append(
-            Plot(str(title), labels[0], labels[1], bool(plot.get("log_x")), bool(plot.get("log_y")), series)
-        )
-    for title, table in _mapping(data, "tables", where).items():
-        columns = _list(_mapping({"": table}, "", where).get("columns"), f"{where}: {title}")
-        rows = _list(table.get("rows"), f"{where}: {title}")
-        cells = [[_cell(cell) for cell in _list(row, f"{where}: {title}")] for row in rows]
-        extra.tables.append(PlainTable(str(title), [str(one) for one in columns], cells))
+        x_label, y_label = (str(fields.get(key, "")) for key in ("x_label", "y_label"))
+        log_x, log_y = (bool(fields.get(key)) for key in ("log_x", "log_y"))
+        extra.plots.append(Plot(str(title), x_label, y_label, log_x, log_y, series))
+    for title, table in _object(recorded.get("tables"), f"{where}: tables").items():
+        place = f"{where}: {title}"
+        fields = _object(table, place)
+        columns = [str(one) for one in _list(fields.get("columns"), place)]
+        rows = [[_cell(cell) for cell in _list(row, place)] for row in _list(fields.get("rows"), place)]
+        if any(len(row) != len(columns) for row in rows):
+            raise CheckpointError("not as many cells as columns", where=place)
+        extra.tables.append(PlainTable(str(title), columns, rows))
     return extra
 
 
@@ -141,7 +145,7 @@ def _cell(value: Any) -> str:
 
 
 def _curve(data: Any, where: object) -> Curve:
-    points = _mapping({"": data}, "", where)
+    points = _object(data, where)
     x, y = ([_number(v, where) for v in _list(points.get(key), where)] for key in ("x", "y"))
     ends: list[list[float | None] | None] = []
     for key in ("low", "high"):
@@ -159,7 +163,10 @@ def _number(value: Any, where: object) -> float:
         return math.nan
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise CheckpointError("not a number", where=where, got=value)
-    return float(value)
+    try:
+        return float(value)
+    except OverflowError:  # a whole number of hundreds of digits
+        raise CheckpointError("not a number", where=where, got="hundreds of digits") from None
 
 
 def _list(value: Any, where: object) -> list[Any]:
@@ -168,12 +175,12 @@ def _list(value: Any, where: object) -> list[Any]:
     return value
 
 
-def _mapping(data: Any, key: str, where: object) -> Mapping[str, Any]:
-    value = data.get(key) if isinstance(data, Mapping) else data
+def _object(value: Any, where: object) -> Mapping[str, Any]:
+    """Return an object; nothing is an empty one."""
     if value is None:
         return {}
     if not isinstance(value, Mapping):
-        raise CheckpointError("not an object", where=f"{where}: {key}" if key else where, got=type(value).__name__)
+        raise CheckpointError("not an object", where=where, got=type(value).__name__)
     return value
 
 
@@ -206,12 +213,57 @@ def _labels(folders: list[Path]) -> list[str]:
     return [str(folder) for folder in folders]
 
 
+def _evaluation(folder: Path) -> EvaluationResult:
+    """Read results; numbers that are none would only be noticed where they are drawn."""
+    where = folder / RESULTS
+    try:
+        found = EvaluationResult.load(folder)
+    except OverflowError as error:  # a whole number of hundreds of digits
+        raise CheckpointError("not a number", where=where, got=error) from None
+    for name, task in found.tasks.items():
+        check_scores([task.scores, task.differences], f"{where}: {name}")
+        for metric, direction in task.metrics.items():
+            if not isinstance(direction, str) or direction not in ARROWS:
+                raise CheckpointError(
+                    "not a direction", where=f"{where}: {name}: {metric}", got=direction, expected=", ".join(ARROWS)
+                )
+        _number(task.n, f"{where}: {name}: n")
+    for key, value in (("machine", found.machine), ("git", found.git or {})):
+        _object(value, f"{where}: {key}")
+    return found
+
+
+def _sweep(folder: Path) -> SweepResult:
+    found, where = SweepResult.load(folder), folder / SWEEP
+    for number, one in enumerate(found.results, 1):
+        place = f"{where}: result {number}"
+        check_scores([{"scores": one.scores}], place)
+        if one.difference is not None:
+            check_scores([{"difference": {"": one.difference}}], place)
+    _object(found.git, f"{where}: git")
+    return found
+
+
+def check_scores(groups: Sequence[Mapping[str, Mapping[str, Score | Difference]]], where: str) -> None:
+    """Complain about a score that is not of numbers.
+
+    Raises:
+        CheckpointError: names the task, the predictor and the metric.
+    """
+    for group in groups:
+        for name, scores in group.items():
+            for metric, score in scores.items():
+                last = score.p if isinstance(score, Difference) else score.n
+                for value in (score.value, score.low, score.high, last):
+                    _number(value, f"{where}: {name}: {metric}")
+
+
 def _read(folder: Path, label: str) -> Run:
     return Run(
         label,
         folder,
-        EvaluationResult.load(folder) if _is_evaluation(folder / RESULTS) else None,
-        SweepResult.load(folder) if (folder / SWEEP).is_file() else None,
+        _evaluation(folder) if _is_evaluation(folder / RESULTS) else None,
+        _sweep(folder) if (folder / SWEEP).is_file() else None,
         _training(folder / TRAINING) if (folder / TRAINING).is_file() else None,
         read_extra(read_json(folder / COST), folder / COST) if (folder / COST).is_file() else None,
     )
@@ -228,21 +280,32 @@ def _training(path: Path) -> TrainingRun:
             continue
         try:
             item = json.loads(line)
-            step = item["step"]
-        except (ValueError, RecursionError, KeyError, TypeError) as error:
+            step = float(item["step"])
+            values = dict(item)
+        except (ValueError, RecursionError, KeyError, TypeError, OverflowError) as error:
             if number == len(lines):  # a run that is being written, or was killed
                 continue
             raise CheckpointError("not a record of a step", where=f"{path}:{number}", got=error) from None
-        for name, value in item.items():
+        for name, value in values.items():
             if name in ("step", "time") or isinstance(value, bool) or not isinstance(value, int | float):
                 continue
-            steps, values = curves.setdefault(name, ([], []))
+            steps, points = curves.setdefault(name, ([], []))
             if steps and step <= steps[-1]:  # a run that was taken up again from an earlier checkpoint
                 keep = next(i for i, old in enumerate(steps) if old >= step)
-                del steps[keep:], values[keep:]
-            steps.append(float(step))
-            values.append(float(value))
+                del steps[keep:], points[keep:]
+            steps.append(step)
+            points.append(_number(value, f"{path}:{number}"))
     return TrainingRun(curves)
+
+
+def real(value: Any) -> float | None:
+    """Return a recorded value as a finite number, or ``None`` for whatever is none."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        return finite(float(value))
+    except OverflowError:
+        return None
 
 
 def finite(value: float | None) -> float | None:
@@ -269,4 +332,5 @@ __all__ = [
     "interval",
     "read_extra",
     "read_runs",
+    "real",
 ]

@@ -10,7 +10,7 @@ from largeconcept.errors import LanguageError
 from largeconcept.eval.records import MODEL, TaskResult
 from largeconcept.eval.report.compare import Items, items_of
 from largeconcept.eval.report.markup import Child, Markup, tag
-from largeconcept.eval.report.reading import Run, finite
+from largeconcept.eval.report.reading import Run, real
 from largeconcept.eval.report.tables import ranked, title_of
 from largeconcept.languages import bcp47, language_name
 
@@ -123,16 +123,12 @@ def _figures(record: Mapping[str, Any]) -> Markup | None:
     metrics = record.get("metrics")
     if not isinstance(metrics, Mapping):
         return None
-    known = [
-        (name, value)
-        for name, value in metrics.items()
-        if isinstance(value, int | float) and not isinstance(value, bool) and finite(float(value)) is not None
-    ]
+    known = [(name, value) for name, one in metrics.items() if (value := real(one)) is not None]
     if not known:
         return None
     parts: list[Child] = []
     for name, value in known[:_METRICS]:
-        parts += [" · " if parts else None, tag("span", f"{title_of(str(name))} {float(value):.3g}")]
+        parts += [" · " if parts else None, tag("span", f"{title_of(str(name))} {value:.3g}")]
     return tag("p", parts, class_="small")
 
 
