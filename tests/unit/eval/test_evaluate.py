@@ -252,18 +252,6 @@ def test_a_token_model_continues_and_judges(pipe, place):
     assert result.settings["judge"] == {"kind": "token_lm", "name": "token_lm"}
 
 
-def test_brier_of_a_sure_oracle_a_sure_fool_and_models(pipe, place):
-    given = [Oracle(), "constant=No.", token_model()]
-    task = evaluate(pipe, "brier_lm", data=place / "data", predictors=given).tasks["brier_lm"]
-    assert task.scores["oracle"]["brier_lm"].value == pytest.approx(100)
-    assert task.scores["oracle"]["brier_1"].value == 1  # 1 + 1 - 1
-    assert task.scores["constant"]["brier_1"].value == -1  # 0 + 0 - 1: sure and wrong
-    assert task.scores["constant"]["brier_lm"].value == 0
-    # A token model without training hardly ever draws a word twice.
-    assert -0.5 < task.scores["token_lm"]["brier_1"].value < 0.5
-    assert task.metrics["brier_lm"] == "higher"
-
-
 class Counting(Oracle):
     """Counts what it is asked to write."""
 

@@ -61,12 +61,6 @@ TASKS: dict[str, TaskInfo] = {
     "continuation": TaskInfo(
         f"{_PLACE}.generation:continuation", "generation", 1, "Continue held-out texts by some sentences."
     ),
-    "brier_lm": TaskInfo(
-        f"{_PLACE}.brier:brier_lm",
-        "generation",
-        1,
-        "Draw the next sentence twice: a yardstick for all who only sample.",
-    ),
     "summarize": TaskInfo(
         f"{_PLACE}.generation:summarize",
         "generation",
