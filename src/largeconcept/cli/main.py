@@ -76,7 +76,10 @@ VERBS: Table = {
         {
             "run": ("largeconcept.cli.evaluate:run", "Judge a model beside baselines: concepts, texts, codec."),
             "ls": ("largeconcept.cli.evaluate:ls", "List tasks, predictors and metrics of eval run."),
-            "report": ("largeconcept.cli.report:report", "Write one HTML file about evaluations and training runs."),
+            "report": (
+                "largeconcept.cli.report:report",
+                "Write one HTML file about evaluations, sweeps and training runs.",
+            ),
             "sweep": ("largeconcept.cli.sweep:sweep", "Find settings of generation that suit a model."),
             "blaser": ("largeconcept.cli.judge:blaser", "Judge translations with BLASER 2.0, on concepts of SONAR."),
             "mutox": ("largeconcept.cli.judge:mutox", "Judge how toxic sentences are, on concepts of SONAR."),

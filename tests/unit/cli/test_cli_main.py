@@ -197,6 +197,8 @@ def test_a_terminal_without_unicode_gets_escapes():
 def test_control_c_in_a_real_process():
     code = (
         "import os, signal, sys, time\nfrom largeconcept.cli import main\n"
+        # A shell without job control lets its background processes ignore the signal.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "def verb() -> None:\n    os.kill(os.getpid(), signal.SIGINT)\n    time.sleep(30)\n"
         "main._load = lambda target: verb\nsys.exit(main.run(['doctor']))"
     )
