@@ -7,13 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from itertools import islice
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from largeconcept.errors import ConfigError, DataError
+
+T = TypeVar("T")
+CANDIDATES = 1024
+"""Most documents that some are drawn from: a large dataset is not read whole."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +77,18 @@ def usable_documents(documents: Iterable[Any], dim: int) -> Iterator[HeldOutDocu
             raise DataError("sentences and concepts differ in number", where=where, got=got)
         if bool(scored[1:].any()):
             yield HeldOutDocument(concepts.detach().float().cpu(), scored, sentences, getattr(document, "lang", None))
+
+
+def drawn(documents: Iterable[T], limit: int | None, seed: int) -> list[T]:
+    """Return ``limit`` documents drawn from the first :data:`CANDIDATES` (or four times ``limit``), in their order.
+
+    The first ones of a dataset are mostly of one source: other texts are then harder to tell apart than they are.
+    """
+    if limit is None:
+        return list(documents)
+    found = list(islice(documents, max(CANDIDATES, 4 * limit)))
+    chosen = np.sort(np.random.default_rng([seed, 1]).permutation(len(found))[:limit])
+    return [found[i] for i in chosen.tolist()]
 
 
 def windows_of(documents: Sequence[HeldOutDocument], size: int) -> list[Window]:

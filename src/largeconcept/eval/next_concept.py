@@ -24,7 +24,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -35,7 +34,7 @@ from largeconcept.data.reader import ConceptDataset
 from largeconcept.data.sequences import planned_documents
 from largeconcept.errors import ConfigError, DataError
 from largeconcept.eval.baselines import Constant, Guess, Guessed, copy_last
-from largeconcept.eval.held_out import ConceptPool, Window, pools_of_batches, usable_documents, windows_of
+from largeconcept.eval.held_out import ConceptPool, Window, drawn, pools_of_batches, usable_documents, windows_of
 from largeconcept.eval.metrics.concepts import contrastive_accuracy, near_in_text, nearest_context
 from largeconcept.eval.metrics.likelihood import CONTEXT_SENTENCES, mutual_information
 from largeconcept.eval.next_concept_report import DIRECTIONS, METRICS, NextConceptReport, Sums
@@ -97,7 +96,7 @@ def evaluate_next_concept(
             for ``mutual_information``; see :func:`through_text`.
         language_model: judge of ``mutual_information``; needs a ``round_trip`` of :func:`through_text` and documents
             with sentences.
-        limit: use at most this many documents that have something to predict.
+        limit: use at most this many documents that have something to predict, drawn with ``seed``.
         seed: of the pool and of the bootstrap.
         pool: most concepts to take distractors from; drawn at random from all documents.
         contrastive_batch: concepts that documents are gathered up to for the contrastive accuracy in a batch, at least
@@ -184,7 +183,7 @@ def score_next_concept(
     if language_model is not None and writer is None:
         raise ConfigError("mutual information needs text", where="round_trip", expected="one of through_text(codec)")
     dim = normalizer.dim
-    held_out = list(islice(usable_documents(documents, dim), limit))
+    held_out = drawn(usable_documents(documents, dim), limit, seed)
     if len(held_out) < 2:
         raise DataError(
             "too few documents to evaluate on",

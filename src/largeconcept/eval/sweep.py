@@ -14,7 +14,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from itertools import islice, product
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -92,7 +92,7 @@ def sweep(
     """
     from largeconcept.data.reader import ConceptDataset
     from largeconcept.data.sequences import planned_documents
-    from largeconcept.eval.held_out import usable_documents
+    from largeconcept.eval.held_out import drawn, usable_documents
     from largeconcept.eval.next_concept import score_next_concept
     from largeconcept.generate.contexts import ContextStore
     from largeconcept.generate.loop import predict_teacher_forced
@@ -105,7 +105,7 @@ def sweep(
     points = combinations(axes, base)
     if isinstance(model, PlanningConceptModel) and isinstance(documents, ConceptDataset) and documents.planned:
         documents = planned_documents(documents)
-    chosen = list(islice(usable_documents(documents, normalizer.dim), limit))
+    chosen = drawn(usable_documents(documents, normalizer.dim), limit, seed)
     depends = {
         "documents": digest([fingerprint({"x": one.concepts, "scored": one.scored}) for one in chosen]),
         "model": fingerprint({**model.state_dict(), **{f"normalizer.{k}": v for k, v in _state(normalizer).items()}}),

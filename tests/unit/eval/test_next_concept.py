@@ -14,7 +14,7 @@ from largeconcept.data.build import build_concepts
 from largeconcept.data.reader import ConceptDataset
 from largeconcept.errors import ConfigError, DataError
 from largeconcept.eval.baselines import Constant, NearestFollower, TokenGuess, Window, copy_last
-from largeconcept.eval.held_out import ConceptPool, pools_of_batches, usable_documents
+from largeconcept.eval.held_out import ConceptPool, drawn, pools_of_batches, usable_documents
 from largeconcept.eval.metrics.concepts import near_in_text
 from largeconcept.eval.next_concept import (
     contrastive_accuracy,
@@ -159,6 +159,13 @@ def test_limit_seed_and_pool():
     again = score_next_concept(constant, documents, NORMALIZER, limit=10, pool=20)
     assert again == report
     assert score_next_concept(constant, documents, NORMALIZER, limit=10, pool=20, seed=1) != report
+
+
+def test_a_limit_draws_from_the_whole_set():
+    chosen = drawn(range(60), 10, seed=0)
+    assert chosen == sorted(set(chosen)) and len(chosen) == 10 and chosen[-1] >= 30
+    assert drawn(iter(range(60)), 10, seed=0) == chosen != drawn(range(60), 10, seed=1)
+    assert [len(drawn(range(60), limit, seed=0)) for limit in (None, 1, 60, 99)] == [60, 1, 60, 60]
 
 
 @pytest.mark.parametrize("family", ["mse", "two_tower"])

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,7 +19,7 @@ from pydantic import Field
 from torch.nn.utils.rnn import pad_sequence
 
 from largeconcept.config import Config
-from largeconcept.eval.held_out import HeldOutDocument, usable_documents
+from largeconcept.eval.held_out import HeldOutDocument, drawn, usable_documents
 from largeconcept.eval.metrics import METRICS
 from largeconcept.eval.metrics.brier import ORDERS, brier_statistic, brier_terms
 from largeconcept.eval.metrics.words import words
@@ -132,7 +131,7 @@ def _documents(context: Context, length: int) -> list[HeldOutDocument]:
                 text = list(one.sentences[:length])
                 yield HeldOutDocument(one.concepts[:length], one.scored[:length], text, one.lang)
 
-    found = list(islice(beginnings(), context.limit))
+    found = drawn(beginnings(), context.limit, context.seed)
     if len(found) < 2:
         raise LeftOut("fewer than two held-out texts with two sentences")
     return found
