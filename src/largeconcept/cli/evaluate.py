@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from largeconcept.codec.normalizer import ConceptNormalizer
     from largeconcept.eval.next_concept import NextConceptReport
     from largeconcept.eval.records import EvaluationResult
+    from largeconcept.types import ConceptCodec
 
 
 def run(
@@ -213,12 +214,10 @@ def next_concept(
     device: str | None,
 ) -> tuple[dict[str, Any], NextConceptReport]:
     """Measure next-concept prediction alone; no codec is loaded unless there is a round trip."""
-    from largeconcept.codec import load_codec
     from largeconcept.data.reader import ConceptDataset, splits
     from largeconcept.devices import default_device, move
     from largeconcept.eval.next_concept import evaluate_next_concept, mean_concept, through_text
     from largeconcept.generate.options import GenerationOptions
-    from largeconcept.hub import check_fingerprint
 
     network, normalizer, fingerprint, defaults = open_model(model)
     options = GenerationOptions.from_dict({**defaults, "seed": seed, **key_values(option)})
@@ -226,9 +225,7 @@ def next_concept(
     mean = None
     if train_split is not None and train_split != split and train_split in splits(data):
         mean = mean_concept(ConceptDataset(data, train_split, fingerprint=fingerprint, dim=normalizer.dim))
-    codec = None if round_trip is None else load_codec(round_trip)
-    if codec is not None:
-        check_fingerprint(codec, fingerprint, where=round_trip, dim=normalizer.dim)
+    codec = open_round_trip(round_trip, fingerprint, normalizer.dim)
     move(device or default_device(), network, normalizer, codec)
     with progress("evaluate", unit="concepts") as update:
         report = evaluate_next_concept(
@@ -245,6 +242,22 @@ def next_concept(
         )
     about = {"model": model, "data": data, "split": split, "options": options.to_dict()}
     return {**about, **report.to_dict()}, report
+
+
+def open_round_trip(name: str | None, fingerprint: str, dim: int) -> ConceptCodec | None:
+    """Return the codec that predictions are written and read with, if one is named.
+
+    Raises:
+        CheckpointError: not a codec, or one of another concept space.
+    """
+    if name is None:
+        return None
+    from largeconcept.codec import load_codec
+    from largeconcept.hub import check_fingerprint
+
+    codec = load_codec(name)
+    check_fingerprint(codec, fingerprint, where=name, dim=dim)
+    return codec
 
 
 def open_model(path: str) -> tuple[nn.Module, ConceptNormalizer, str, dict[str, Any]]:

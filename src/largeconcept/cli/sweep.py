@@ -56,15 +56,13 @@ def sweep(
     Every combination of the grid predicts the concepts of held-out documents from the true ones before them, in one
     process; the documents are read once. Settings whose paired difference from the best could be chance are marked.
     """
-    from largeconcept.cli.evaluate import open_model
-    from largeconcept.codec import load_codec
+    from largeconcept.cli.evaluate import open_model, open_round_trip
     from largeconcept.data.reader import ConceptDataset, splits
     from largeconcept.devices import default_device, move
     from largeconcept.eval.next_concept import through_text
     from largeconcept.eval.sweep import check_metric, combinations, write_best
     from largeconcept.eval.sweep import sweep as run_sweep
     from largeconcept.generate.options import GenerationOptions
-    from largeconcept.hub import check_fingerprint
 
     axes = read_grid([*(grid or []), *(settings or [])])
     check_metric(metric, round_trip is not None)
@@ -78,9 +76,7 @@ def sweep(
     combinations(axes, base)  # complains before any work is done
     chosen = choose_split(data, splits(data), split)
     dataset = ConceptDataset(data, chosen, fingerprint=fingerprint, dim=normalizer.dim)
-    codec = None if round_trip is None else load_codec(round_trip)
-    if codec is not None:
-        check_fingerprint(codec, fingerprint, where=round_trip, dim=normalizer.dim)
+    codec = open_round_trip(round_trip, fingerprint, normalizer.dim)
     move(device or default_device(), network, normalizer, codec)
     with progress("sweep", unit="concepts") as update:
         result = run_sweep(
