@@ -260,7 +260,7 @@ class EvaluationResult:
                 library_version=str(data.get("library_version", "")),
                 samples=[str(name) for name in data.get("samples", [])],
             )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise CheckpointError("damaged results of an evaluation", where=where, got=error) from None
 
     @classmethod

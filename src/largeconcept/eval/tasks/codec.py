@@ -148,7 +148,7 @@ def round_trip(context: Context) -> TaskResult:
         scores,
         dict.fromkeys(scores, "higher"),
         n=sum(len(group.texts) for group in languages.values()),
-        settings={**settings.to_dict(), "codec": codec.fingerprint},
+        settings=settings,
         began=began,
         curves={
             "Auto-BLEU by length": {
@@ -205,7 +205,7 @@ def noise(context: Context) -> TaskResult:
         scores,
         dict.fromkeys(scores, "higher"),
         n=sum(len(group.texts) for group in languages.values()),
-        settings={**settings.to_dict(), "codec": codec.fingerprint},
+        settings=settings,
         began=began,
         curves={
             "Auto-BLEU under noise": {
@@ -284,7 +284,7 @@ def translation(context: Context) -> TaskResult:
         scores,
         {name: "higher" if name == "translation_chrf" else "lower" for name in scores},
         n=sum(len(left.texts) for left, _ in aligned.values()),
-        settings={**settings.to_dict(), "codec": codec.fingerprint},
+        settings=settings,
         began=began,
         tables=tables,
     )
@@ -311,7 +311,8 @@ def space(context: Context) -> TaskResult:
         {name: _from_estimate(one) for name, one in found.items()},
         directions,
         n=len(concepts),
-        settings={**settings.to_dict(), "codec": codec.fingerprint, "dim": codec.dim},
+        settings=settings,
+        facts={"dim": codec.dim},
         began=began,
     )
 
@@ -397,8 +398,9 @@ def _result(
     directions: dict[str, Direction],
     *,
     n: int,
-    settings: dict[str, Any],
+    settings: Config,
     began: float,
+    facts: dict[str, Any] | None = None,
     curves: dict[str, Any] | None = None,
     tables: dict[str, Any] | None = None,
 ) -> TaskResult:
@@ -408,7 +410,7 @@ def _result(
         n=n,
         metrics=directions,
         scores={MODEL: scores},
-        settings=settings,
+        settings={**settings.to_dict(), "codec": context.pipeline.codec.fingerprint, **(facts or {})},
         seconds=time.perf_counter() - began,
         extra=extra,
     )

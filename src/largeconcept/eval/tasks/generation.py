@@ -71,24 +71,8 @@ def continuation(context: Context) -> TaskResult:
         LeftOut: no document of two sentences.
     """
     settings = as_config(ContinuationSettings, context.settings.get("continuation"), "continuation")
-    chosen = continuation_items(context, settings)
+    chosen = _beginnings(context, settings)
     return write_and_score(context, "continuation", "continue", chosen, settings.to_dict())
-
-
-def continuation_items(context: Context, settings: ContinuationSettings) -> list[Item]:
-    """Return beginnings of held-out texts with what followed.
-
-    Raises:
-        LeftOut: no document of two sentences, or in no language that the codec writes.
-    """
-
-    def items() -> Iterator[Item]:
-        for document, lang in _writable(context):
-            if len(document.sentences) >= 2:
-                cut = min(settings.prompt, max(1, len(document.sentences) - settings.length))
-                yield _cut(document, lang, cut, settings.length)
-
-    return _chosen(context, items(), "no document of two sentences")
 
 
 def plan(context: Context) -> TaskResult:
@@ -104,15 +88,7 @@ def plan(context: Context) -> TaskResult:
     settings = as_config(ContinuationSettings, context.settings.get("plan"), "plan")
     if not isinstance(context.pipeline.model, PlanningConceptModel):
         raise LeftOut("the model does not plan")
-
-    def items() -> Iterator[Item]:
-        for document, lang in _writable(context):
-            if len(document.sentences) >= 2:
-                cut = min(settings.prompt, max(1, len(document.sentences) - settings.length))
-                breaks = [start for start in document.paragraph_starts if 0 < start <= cut]
-                yield _cut(document, lang, breaks[-1] if breaks else cut, settings.length)
-
-    chosen = _chosen(context, items(), "no document of two sentences")
+    chosen = _beginnings(context, settings, at_paragraphs=True)
     return write_and_score(context, "plan", "plan", chosen, settings.to_dict())
 
 
@@ -216,6 +192,23 @@ def _writable(context: Context) -> Iterator[tuple[Document, str]]:
         raise LeftOut(f"the codec writes none of the texts' languages ({', '.join(sorted(refused))})")
 
 
+def _beginnings(context: Context, settings: ContinuationSettings, *, at_paragraphs: bool = False) -> list[Item]:
+    """Return beginnings of held-out texts with what followed, cut at a paragraph where that is wanted and there is one.
+
+    Raises:
+        LeftOut: no document of two sentences, or in no language that the codec writes.
+    """
+
+    def items() -> Iterator[Item]:
+        for document, lang in _writable(context):
+            if len(document.sentences) >= 2:
+                cut = min(settings.prompt, max(1, len(document.sentences) - settings.length))
+                breaks = [start for start in document.paragraph_starts if 0 < start <= cut] if at_paragraphs else []
+                yield _cut(document, lang, breaks[-1] if breaks else cut, settings.length)
+
+    return _chosen(context, items(), "no document of two sentences")
+
+
 def _cut(document: Document, lang: str, cut: int, length: int) -> Item:
     """Return the item that reads the first ``cut`` sentences and writes up to ``length``."""
     starts = tuple(start for start in document.paragraph_starts if start < cut)
@@ -260,7 +253,6 @@ __all__ = [
     "ExpansionSettings",
     "SummarySettings",
     "continuation",
-    "continuation_items",
     "expand",
     "plan",
     "summarize",
