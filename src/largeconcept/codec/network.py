@@ -37,6 +37,7 @@ class AutoencoderConfig(Config):
         width: D. ``num_heads`` must divide it.
         vocab_size: V, pieces of the SentencePiece model.
         languages: FLORES-200 codes the decoder can write, in the order of their embeddings.
+        encoder_layers: 0 makes a decoder alone, for concepts that another encoder makes.
         pooling_heads: P, attention heads that gather the tokens into the concept.
         memory_tokens: M, vectors projected from the concept that the decoder attends to.
         max_tokens: longest sentence in tokens; longer ones are cut by the codec, with a warning.
@@ -48,7 +49,7 @@ class AutoencoderConfig(Config):
     dim: int = Field(384, ge=2)
     width: int = Field(256, ge=8)
     num_heads: int = Field(4, ge=1)
-    encoder_layers: int = Field(3, ge=1)
+    encoder_layers: int = Field(3, ge=0)
     decoder_layers: int = Field(3, ge=1)
     ffn_multiple: int = Field(4, ge=1)
     vocab_size: int = Field(10240, ge=260)
@@ -150,25 +151,29 @@ class AutoencoderNetwork(nn.Module):
         depth = config.encoder_layers + config.decoder_layers
         width = config.width
         self.embedding = nn.Embedding(config.vocab_size, width)
-        self.encoder_positions = nn.Parameter(torch.empty(config.max_tokens, width))
+        if config.encoder_layers:
+            self.encoder_positions = nn.Parameter(torch.empty(config.max_tokens, width))
         self.decoder_positions = nn.Parameter(torch.empty(config.max_tokens + 1, width))
         self.language = nn.Embedding(len(config.languages), width)
         self.encoder = nn.ModuleList(
             Block(width, config.num_heads, config.ffn_multiple, depth) for _ in range(config.encoder_layers)
         )
-        self.pool_query = nn.Linear(width, config.pooling_heads, bias=False)
-        outputs = config.dim * (2 if config.bottleneck == "kl" else 1)
-        self.to_concept = nn.Linear(config.pooling_heads * width, outputs, bias=False)
+        if config.encoder_layers:
+            self.pool_query = nn.Linear(width, config.pooling_heads, bias=False)
+            outputs = config.dim * (2 if config.bottleneck == "kl" else 1)
+            self.to_concept = nn.Linear(config.pooling_heads * width, outputs, bias=False)
         self.to_memory = nn.Linear(config.dim, config.memory_tokens * width, bias=False)
         self.to_bias = nn.Linear(config.dim, width, bias=False)
         self.decoder = nn.ModuleList(
             Block(width, config.num_heads, config.ffn_multiple, depth) for _ in range(config.decoder_layers)
         )
         nn.init.normal_(self.embedding.weight, std=0.06)
-        nn.init.normal_(self.encoder_positions, std=0.3)
+        if config.encoder_layers:
+            nn.init.normal_(self.encoder_positions, std=0.3)
         nn.init.normal_(self.decoder_positions, std=0.3)
         nn.init.normal_(self.language.weight, std=1.0)
-        nn.init.normal_(self.pool_query.weight, std=width**-0.5)
+        if config.encoder_layers:
+            nn.init.normal_(self.pool_query.weight, std=width**-0.5)
 
     # ---------------------------------------------------------------- encoder
 
@@ -179,6 +184,8 @@ class AutoencoderNetwork(nn.Module):
             (N, C) float32 concepts; for the ``kl`` bottleneck (N, 2C): means and log-variances.
         """
         steps = tokens_NT.shape[1]
+        if not self.config.encoder_layers:
+            raise ConfigError("a decoder alone: its concepts come from another encoder", where="encode")
         if steps > self.config.max_tokens:
             raise ConfigError("too many tokens", where="encode", got=steps, expected=f"≤ {self.config.max_tokens}")
         padding = torch.arange(steps, device=tokens_NT.device) >= lengths_N[:, None]

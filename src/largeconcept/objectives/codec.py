@@ -87,6 +87,7 @@ class CodecBatch:
         source: (N,) row whose concept decodes row i: i itself for reconstruction, its translation's row otherwise.
         lang: (N,) index of the language of row i (as a target).
         paired: whether the second half holds the translations of the first half, in order.
+        concepts: (N, C) float32 where an encoder outside the network has made them: the decoder alone is trained.
     """
 
     tokens: Tensor
@@ -94,6 +95,7 @@ class CodecBatch:
     source: Tensor
     lang: Tensor
     paired: bool
+    concepts: Tensor | None = None
 
 
 class ChunkedCrossEntropy(torch.autograd.Function):
@@ -200,7 +202,7 @@ def codec_loss(
     total = cross_entropy_sum(states.flatten(0, 1), weight, flat, config.chunk, offset)
     loss = total / count + extra
     metrics = {"nats": total.detach(), "tokens": count}
-    if batch.paired and quantize is None:
+    if batch.paired and quantize is None and batch.concepts is None:
         pair_loss = pair_terms(concepts, config)
         loss = loss + pair_loss
         metrics["pair_loss"] = pair_loss.detach()
@@ -237,10 +239,13 @@ def _states(
     normal = torch.randn(rows, dim, generator=generator)
     uniform = torch.rand(rows, dim + 1, generator=generator)
     rate = config.encoder_mask if not batch.paired else 0.0
-    encoder_in = torch.where((hide[0] < rate) & (tokens != PAD), UNK, tokens)
-    encoded = network.encode(encoder_in, batch.lengths)
+    if batch.concepts is not None:
+        encoded = batch.concepts
+    else:
+        encoder_in = torch.where((hide[0] < rate) & (tokens != PAD), UNK, tokens)
+        encoded = network.encode(encoder_in, batch.lengths)
     extra = encoded.new_zeros(())
-    if network.config.bottleneck == "kl":
+    if network.config.bottleneck == "kl" and batch.concepts is None:
         mean, log_variance = encoded.chunk(2, dim=-1)
         divergence = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance)
         extra = config.kl * divergence.clamp(min=config.kl_floor).sum(-1).mean()

@@ -61,6 +61,8 @@ class CodecTrainConfig(Config):
             nothing.
         quantizer: folder of a saved quantizer (a run of a quantised model leaves one): the encoder stays as it is, and
             the decoder learns to write from quantised concepts (arXiv:2412.08821, §2.3.4). Needs ``start``.
+        encoder: another sentence encoder, see :func:`largeconcept.codec.external.open_encoder`: it makes the concepts,
+            once and before the training, and only a decoder for them is trained.
         out: run folder, resumed from its newest checkpoint.
         max_steps: optimiser steps of the whole run.
         max_minutes: stop and finish the decay after this much training time, whichever comes first; the learning rate
@@ -76,6 +78,7 @@ class CodecTrainConfig(Config):
     objective: CodecObjectiveConfig = CodecObjectiveConfig()
     start: str | None = None
     quantizer: str | None = None
+    encoder: str | None = None
     out: str
     max_steps: int = Field(4000, ge=1)
     max_minutes: float | None = Field(None, gt=0)
@@ -100,6 +103,8 @@ class CodecTrainConfig(Config):
     def _check(self) -> CodecTrainConfig:
         if self.quantizer is not None and self.start is None:
             raise ValueError("quantizer tunes the decoder of a codec that there is: name it in start")
+        if self.encoder is not None and self.start is not None:
+            raise ValueError("encoder and start exclude each other: a decoder for an encoder starts from nothing")
         if self.micro_tokens < self.network.max_tokens:
             raise ValueError(f"micro_tokens must hold one longest sentence ({self.network.max_tokens} tokens)")
         return self
@@ -111,12 +116,16 @@ class BatchSampler:
     Args:
         table: the sentences.
         config: budget, shares and temperature.
+        concepts: (N, C) of the table's sentences, where another encoder makes them.
     """
 
     WIDTH = 4  # lengths of one bucket differ by less than this many tokens
 
-    def __init__(self, table: SentenceTable, config: CodecTrainConfig) -> None:
+    def __init__(
+        self, table: SentenceTable, config: CodecTrainConfig, concepts: NDArray[np.float16] | None = None
+    ) -> None:
         self._table = table
+        self._concepts = concepts
         self._config = config
         lengths = table.lengths
         counts = np.bincount(table.langs, minlength=len(table.languages)).astype(np.float64)
@@ -164,7 +173,8 @@ class BatchSampler:
             source = np.arange(len(chosen))
         tokens, lengths = table.rows(indices)
         lang = torch.from_numpy(table.langs[indices].astype(np.int64))
-        return CodecBatch(tokens, lengths, torch.from_numpy(source), lang, paired)
+        concepts = None if self._concepts is None else torch.from_numpy(self._concepts[indices].astype(np.float32))
+        return CodecBatch(tokens, lengths, torch.from_numpy(source), lang, paired, concepts)
 
 
 class CodecTrainer:
@@ -175,6 +185,7 @@ class CodecTrainer:
         table: training sentences; its languages must be the network's.
         evaluate: called with (network, step) every ``eval_every`` steps and at the end; returns numbers to log.
         network: start from this network instead of a fresh one.
+        concepts: (N, C) of the table's sentences, made by another encoder; the network is then a decoder alone.
     """
 
     def __init__(
@@ -183,6 +194,7 @@ class CodecTrainer:
         table: SentenceTable,
         evaluate: Callable[[AutoencoderNetwork, int], dict[str, float]] | None = None,
         network: AutoencoderNetwork | None = None,
+        concepts: NDArray[np.float16] | None = None,
     ) -> None:
         if tuple(table.languages) != config.network.languages:
             raise ConfigError(
@@ -200,11 +212,21 @@ class CodecTrainer:
                 got=int(table.tokens.max()) + 1,
                 expected=f"≤ {config.network.vocab_size}",
             )
+        if (concepts is None) != (config.network.encoder_layers > 0):
+            raise ConfigError(
+                "a network without an encoder needs the concepts of another, and only such a network",
+                where="network.encoder_layers",
+                got=config.network.encoder_layers,
+                hint="name the encoder: encoder=external:use",
+            )
+        if concepts is not None and concepts.shape != (len(table), config.network.dim):
+            expected = (len(table), config.network.dim)
+            raise DataError("not the concepts of the table", where="concepts", expected=expected, got=concepts.shape)
         torch.manual_seed(config.seed)
         self.config = config
         self.network = network or AutoencoderNetwork(config.network)
         self._quantize = None if config.quantizer is None else _open_quantizer(config.quantizer, config.network.dim)
-        self._sampler = BatchSampler(table, config)
+        self._sampler = BatchSampler(table, config, concepts)
         self._evaluate = evaluate
         self._optimizers = build_codec_optimizers(self.network, config)
         self._precision = resolve_precision(config.precision, "cpu")  # type: ignore[arg-type]
