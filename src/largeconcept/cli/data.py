@@ -19,8 +19,13 @@ def build(
     split: Annotated[str, typer.Option("--split", help="Name of the split.")] = "train",
     lang: InputLang = None,
     target: Annotated[
-        str | None, typer.Option("--target", help="Build source and target rows: summary or target_sentences.")
-    ] = None,
+        str,
+        typer.Option(
+            "--target",
+            help="keep: keep the summary or target of the documents that have one. summary, target_sentences: build "
+            "source and target rows of these alone. none: keep no targets.",
+        ),
+    ] = "keep",
     plan: Annotated[
         str | None,
         typer.Option("--plan", help="Plan each paragraph: first_sentence, title, or given (a field plans)."),
@@ -50,7 +55,7 @@ def build(
             key_values(segmenter) or None,
             split,
             lang,
-            target=target,  # type: ignore[arg-type]
+            target=None if target == "none" else target,  # type: ignore[arg-type]
             plan=plan,  # type: ignore[arg-type]
             max_paragraph=max_paragraph,
             documents_per_shard=documents_per_shard,
@@ -98,9 +103,10 @@ def inspect(
     for name, one in report.splits.items():
         lengths = f"{one.min_length} / {one.median_length:g} / {one.max_length}"
         norms = f"{one.min_norm:.3g} / {one.mean_norm:.3g} / {one.max_norm:.3g}"
-        counts = [f"{value:,}" for value in (one.documents, one.concepts, one.target_concepts, one.shards)]
+        counts = [f"{value:,}" for value in (one.documents, one.concepts, one.targets, one.target_concepts, one.shards)]
         rows.append([name, *counts, lengths, norms])
-    header = ["split", "documents", "concepts", "targets", "shards", "sentences min/median/max", "norm min/mean/max"]
+    header = ["split", "documents", "concepts", "with target", "target concepts", "shards"]
+    header += ["sentences min/median/max", "norm min/mean/max"]
     for line in table(header, rows):
         echo(line)
     for name, one in report.splits.items():

@@ -15,9 +15,9 @@ import itertools
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from largeconcept.types import ConceptCodec, Document
 
 Progress = Callable[[int, int, str], None]
-Target = Literal["summary", "target_sentences"]
+Target = Literal["keep", "summary", "target_sentences"]
 _FLOAT16_MAX = 65504.0
 
 
@@ -57,7 +57,8 @@ class BuildReport:
         documents, concepts, shards: what the split holds.
         skipped: every document or file that is not in it, with the reason.
         counts: repairs and omissions by name: ``nul_characters``, ``lone_surrogates``, ``blank_lines``,
-            ``empty_sentences``, ``long_sentences_cut``, ``long_plans_cut``, ``renamed_ids``, ``without_target``.
+            ``empty_sentences``, ``long_sentences_cut``, ``long_plans_cut``, ``renamed_ids``, ``with_target`` (kept),
+            ``without_target`` (left out).
         resumed_shards: shards that an earlier, interrupted build had finished.
     """
 
@@ -82,7 +83,7 @@ def build_concepts(
     split: str = "train",
     lang: str | None = None,
     *,
-    target: Target | None = None,
+    target: Target | None = "keep",
     plan: PlanKind | None = None,
     max_paragraph: int = MAX_PARAGRAPH,
     documents_per_shard: int = 4096,
@@ -109,8 +110,11 @@ def build_concepts(
             break inside a segmented sentence becomes a space; given sentences stay as they are.
         split: name of the split.
         lang: language of documents that do not say theirs.
-        target: take source and target rows: the target is the document's ``summary`` (segmented) or its
-            ``target_sentences``; documents without one are left out and counted.
+        target: ``"keep"`` keeps the target that a document has (its ``target_sentences``, else its ``summary``,
+            segmented) beside it; documents without one stay, with an empty target, and training reads all of them as
+            plain texts unless its loader is told ``targets: true``. ``"summary"`` or ``"target_sentences"`` builds
+            source and target rows: documents without that one are left out and counted. ``None`` keeps no targets; so
+            does a build with ``plan``.
         plan: also write plans, one sentence for each paragraph: its ``first_sentence``, the ``title`` above it, or one
             that is ``given`` in the document's ``plans``; see :mod:`largeconcept.data.plans`.
         max_paragraph: with plans, longer paragraphs are cut.
@@ -137,14 +141,15 @@ def build_concepts(
     }
     if plan is not None:
         numbers["max_paragraph"] = max_paragraph
-        if target is not None:
+        if target not in (None, "keep"):
             raise ConfigError("plans and targets exclude each other", where="plan", got=plan, hint="leave one out")
+        target = None
         affixes = [*affixes, END_OF_PARAGRAPH]
     for name, number in numbers.items():
         if number < 1:
             raise ConfigError("out of range", where=name, got=number, expected="at least 1")
-    if target not in (None, "summary", "target_sentences"):
-        raise ConfigError("unknown target", where="target", got=target, expected="summary or target_sentences")
+    if target not in (None, *get_args(Target)):
+        raise ConfigError("unknown target", where="target", got=target, expected="keep, summary or target_sentences")
     if not split or split != Path(split).name or split.startswith("."):
         raise ConfigError("not a name for a folder", where="split", got=split, expected="for example train")
     files = resolve_inputs(inputs)
@@ -175,7 +180,10 @@ def build_concepts(
             _affixes(folder.folder, codec, affixes)
         scan = _scan(files, on_error, progress, lang, encoding)
         documents = read_documents(files, lang, on_error, encoding=encoding)
-        build = _Build(folder, codec, segmenter, metadata, on_error, progress)
+        if target == "keep":
+            target = "keep" if scan.targets else None
+            metadata = replace(metadata, partial_targets=target is not None)
+        build = _Build(folder, codec, segmenter, metadata, target, on_error, progress)
         return build.run(documents, scan, display(files[0]))
 
 
@@ -234,11 +242,19 @@ def _affixes(folder: Path, codec: ConceptCodec, texts: Sequence[str]) -> None:
 
 @dataclass(slots=True)
 class _Scan:
-    """What the first pass found: the reader's report, and hashes of the ids (sorted; ``repeated`` more than once)."""
+    """What the first pass found.
+
+    Attributes:
+        report: the reader's.
+        hashes: of the ids, sorted.
+        repeated: those that came more than once.
+        targets: documents with a summary or target sentences.
+    """
 
     report: ReadReport
     hashes: np.ndarray[Any, np.dtype[np.uint64]]
     repeated: frozenset[int]
+    targets: int
 
 
 def _id_hash(id: str) -> int:
@@ -248,6 +264,7 @@ def _id_hash(id: str) -> int:
 def _scan(files: list[Path], on_error: OnError, progress: Progress | None, lang: str | None, encoding: str) -> _Scan:
     report = ReadReport()
     hashes = array("Q")
+    targets = 0
     sizes = {path: path.stat().st_size for path in files}
     done = 0
 
@@ -259,13 +276,19 @@ def _scan(files: list[Path], on_error: OnError, progress: Progress | None, lang:
 
     for document in read_documents(files, lang, on_error, encoding=encoding, report=report, on_file=file_read):
         hashes.append(_id_hash(document.id))
+        targets += bool(document.target_sentences or (document.summary or "").strip())
     values, counts = np.unique(np.frombuffer(hashes, dtype=np.uint64), return_counts=True)
-    return _Scan(report, values, frozenset(values[counts > 1].tolist()))
+    return _Scan(report, values, frozenset(values[counts > 1].tolist()), targets)
 
 
 def _unique(documents: Iterator[Document], scan: _Scan, counts: Counter[str]) -> Iterator[tuple[str, Document]]:
-    """Yield (id, document); the second document of an id becomes ``id#2``, and so on, passing over ids in use."""
+    """Yield (id, document), each id once, passing over ids in use.
+
+    The first document of an id keeps it. A version in another language becomes ``id#LANGUAGE``
+    (:func:`~largeconcept.data.documents.version_of` undoes that), any other one ``id#2``, and so on.
+    """
     seen: Counter[str] = Counter()
+    known: set[tuple[str, str | None]] = set()
 
     def taken(id: str) -> bool:
         value = np.uint64(_id_hash(id))
@@ -276,7 +299,13 @@ def _unique(documents: Iterator[Document], scan: _Scan, counts: Counter[str]) ->
         id = document.id
         if _id_hash(id) in scan.repeated:
             seen[id] += 1
-            if seen[id] > 1:
+            version = (id, document.lang)
+            translated = document.lang is not None and version not in known
+            known.add(version)
+            if seen[id] > 1 and translated and not taken(f"{id}#{document.lang}"):
+                id = f"{id}#{document.lang}"
+                counts["renamed_ids"] += 1
+            elif seen[id] > 1:
                 while taken(f"{id}#{seen[id]}"):
                     seen[id] += 1
                 id = f"{id}#{seen[id]}"
@@ -293,10 +322,11 @@ class _Build:
         codec: ConceptCodec,
         segmenter: Segmenter,
         metadata: DatasetMetadata,
+        target: Target | None,
         on_error: OnError,
         progress: Progress | None,
     ) -> None:
-        self.folder, self.settings, self.target = folder, folder.settings, folder.settings["target"]
+        self.folder, self.settings, self.target = folder, folder.settings, target
         self.codec, self.segmenter, self.metadata = codec, segmenter, metadata
         self.on_error, self.progress = on_error, progress
 
@@ -383,11 +413,13 @@ class _Build:
         where = document.where or id
         targets: Sequence[str] | None = None
         try:
-            if self.target == "summary":
-                targets, _ = self._sentences(document.summary or "", document.lang)
-            elif self.target == "target_sentences":
+            if self.target in ("target_sentences", "keep"):
                 targets, _ = self._cut(document.target_sentences or (), (0,), document.lang, shard)
-            if self.target is not None and not targets:
+            if self.target == "summary" or (self.target == "keep" and not targets):
+                targets, _ = self._sentences(document.summary or "", document.lang)
+            if self.target == "keep":
+                shard.counts["with_target"] += bool(targets)
+            elif self.target is not None and not targets:
                 shard.counts["without_target"] += 1
                 return None
             sentences: Sequence[str]

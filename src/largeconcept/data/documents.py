@@ -47,6 +47,7 @@ _MARKS = (  # UTF-32 first: its little-endian mark begins with that of UTF-16
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
+_VERSION = re.compile("#[a-z]{3}_[A-Z][a-z]{3}$")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _BROKEN_STREAM = (EOFError, OSError, lzma.LZMAError, zlib.error)
 
@@ -91,6 +92,15 @@ def skipped_from(error: ConceptLMError, id: str | None = None) -> Skipped:
 def display(path: object) -> str:
     """Return a path as text that can be printed and stored, whatever bytes the file name holds."""
     return str(path).encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
+def version_of(id: str) -> str:
+    """Return the id that the versions of a document in several languages share.
+
+    Documents as read have it. In one dataset every id is there once, so there a version that came later is
+    ``id#LANGUAGE``.
+    """
+    return _VERSION.sub("", id)
 
 
 def resolve_inputs(inputs: str | Path | Sequence[str | Path]) -> list[Path]:

@@ -30,6 +30,7 @@ class SplitReport:
 
     Attributes:
         documents, concepts, target_concepts, plan_concepts, shards: counts.
+        targets: documents that have a target.
         min_length, median_length, max_length, mean_length: concepts of a document.
         min_norm, mean_norm, max_norm: Euclidean norms of the concepts (targets and plans included).
         languages: documents by language; ``""`` where unknown.
@@ -37,6 +38,7 @@ class SplitReport:
 
     documents: int = 0
     concepts: int = 0
+    targets: int = 0
     target_concepts: int = 0
     plan_concepts: int = 0
     shards: int = 0
@@ -131,11 +133,15 @@ class _Inspector:
             lengths.append(counts)
             wanted = {"concepts": counts}
             if dataset.supervised:
-                wanted["target_concepts"] = self._sentences(table, "target_sentences")
+                targets = self._sentences(table, "target_sentences", may_be_empty=dataset.metadata.partial_targets)
+                wanted["target_concepts"] = targets
+                report.targets += int((targets > 0).sum())
             if dataset.planned:
                 wanted["plan_concepts"] = self._plans(table, counts)
             for column, number in wanted.items():
                 norms = self._concepts(table, column, number)
+                if not len(norms):
+                    continue
                 norm_sum += float(norms.sum(dtype=np.float64))
                 norm_min, norm_max = min(norm_min, float(norms.min())), max(norm_max, float(norms.max()))
                 setattr(report, column, getattr(report, column) + len(norms))
@@ -207,9 +213,10 @@ class _Inspector:
             inner = item - int(counts[:row].sum())
             raise self._fail(f"{problem} (item {inner})", row, column, **details)
 
-    def _sentences(self, table: pa.Table, column: str) -> npt.NDArray[np.int64]:
+    def _sentences(self, table: pa.Table, column: str, *, may_be_empty: bool = False) -> npt.NDArray[np.int64]:
         array, counts = self._lists(table, column)
-        self._check(counts == 0, "the document has no sentence", column)
+        if not may_be_empty:
+            self._check(counts == 0, "the document has no sentence", column)
         values = array.flatten()
         self._items(_numpy(pc.is_null(values)), counts, "a sentence is null", column)
         blank = pc.equal(pc.utf8_length(pc.utf8_trim_whitespace(values)), 0)

@@ -46,7 +46,7 @@ class ConceptDocument:
         sentences: the S sentences.
         concepts: (S, C) float32.
         paragraph_starts: index of the first sentence of each paragraph.
-        target_sentences, target_concepts: of supervised data, else ``None``.
+        target_sentences, target_concepts: of supervised data, else ``None``; empty where this document has no target.
         plans, plan_concepts: one for each paragraph, (P, C) float32, of planned data, else ``None``.
     """
 
@@ -155,6 +155,11 @@ class ConceptDataset:
     def dim(self) -> int:
         """C, the number of channels of a concept."""
         return self.metadata.dim
+
+    @property
+    def paired(self) -> bool:
+        """Whether every document has a target; a ``supervised`` dataset may also hold documents without."""
+        return self.supervised and not self.metadata.partial_targets
 
     @property
     def num_concepts(self) -> int:

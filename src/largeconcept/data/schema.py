@@ -11,7 +11,7 @@ column                 type                                            promise
 ``concepts``           list<fixed_size_list<float16, C>>               one for each sentence, finite
 ``lang``               string (optional column)                        FLORES-200 code or null
 ``paragraph_starts``   list<int32> (optional column)                   rising from 0, below len(sentences)
-``target_sentences``   list<string> (with target_concepts)             like ``sentences``
+``target_sentences``   list<string> (with target_concepts)             like ``sentences``; may be empty, see below
 ``target_concepts``    list<fixed_size_list<float16, C>>               like ``concepts``
 ``plans``              list<string> (with plan_concepts)               one for each paragraph, none null or blank
 ``plan_concepts``      list<fixed_size_list<float16, C>>               one for each of ``plans``, finite
@@ -19,7 +19,8 @@ column                 type                                            promise
 
 The file metadata of every shard holds ``largeconcept.schema_version``, ``.codec_id``, ``.codec_fingerprint``, ``.dim``
 and ``.segmenter`` (JSON, or ``null`` when the input came as sentences); with plans also ``.plan`` (JSON: their kind,
-and the most sentences that a paragraph has).
+and the most sentences that a paragraph has). Where documents without a target stand among others it has
+``.partial_targets``: their lists of target sentences are empty.
 
 Shape letters: N concepts, C concept dimension.
 """
@@ -52,6 +53,7 @@ class DatasetMetadata:
         dim: C.
         segmenter: the segmenter's own description, or ``None`` when the input came as sentences.
         plan: ``kind`` of the plans and ``max_paragraph``, the most sentences of a paragraph; ``None`` without plans.
+        partial_targets: documents without a target, whose target is empty, may stand among others.
         schema_version: of the format.
     """
 
@@ -60,6 +62,7 @@ class DatasetMetadata:
     dim: int
     segmenter: dict[str, Any] | None = None
     plan: dict[str, Any] | None = None
+    partial_targets: bool = False
     schema_version: int = SCHEMA_VERSION
 
     def to_arrow(self, extra: Mapping[str, str] | None = None) -> dict[bytes, bytes]:
@@ -71,6 +74,7 @@ class DatasetMetadata:
             "dim": str(self.dim),
             "segmenter": json.dumps(self.segmenter, sort_keys=True),
             **({} if self.plan is None else {"plan": json.dumps(self.plan, sort_keys=True)}),
+            **({"partial_targets": "true"} if self.partial_targets else {}),
             **(extra or {}),
         }
         return {(PREFIX + name).encode(): value.encode() for name, value in values.items()}
@@ -98,13 +102,16 @@ class DatasetMetadata:
             dim = int(values["dim"])
             segmenter = json.loads(values["segmenter"])
             plan = json.loads((metadata or {}).get((PREFIX + "plan").encode(), b"null"))
+            partial = json.loads((metadata or {}).get((PREFIX + "partial_targets").encode(), b"false"))
         except ValueError as error:
             raise DataError("the file metadata is damaged", where=where, got=error) from None
         if dim < 1 or not (segmenter is None or isinstance(segmenter, dict)):
             raise DataError("the file metadata is damaged", where=where, got=values)
         if plan is not None and not (isinstance(plan, dict) and type(plan.get("max_paragraph")) is int):
             raise DataError("the file metadata is damaged", where=where, got=f"{PREFIX}plan: {plan}")
-        return cls(values["codec_id"], values["codec_fingerprint"], dim, segmenter, plan)
+        if not isinstance(partial, bool):
+            raise DataError("the file metadata is damaged", where=where, got=f"{PREFIX}partial_targets: {partial}")
+        return cls(values["codec_id"], values["codec_fingerprint"], dim, segmenter, plan, partial)
 
 
 def arrow_schema(

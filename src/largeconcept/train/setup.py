@@ -135,9 +135,9 @@ def concept_stream(datasets: list[ConceptDataset], weights: list[float], max_sam
 
 
 def _concepts(dataset: ConceptDataset, stride: int) -> Iterator[Tensor]:
-    """Yield (N, C) float32: every ``stride``-th concept of each row group, targets included."""
+    """Yield (N, C) float32: every ``stride``-th concept of each row group, targets of pairs included."""
     for group in range(len(dataset.row_groups)):
-        table = dataset.vectors(group)
+        table = dataset.vectors(group, targets=dataset.paired)
         for half in (table.concepts, table.target_concepts):
             if half is not None and len(half):
                 yield torch.from_numpy(half[::stride].astype("float32"))
@@ -324,5 +324,6 @@ def export(
             "codec_fingerprint": metadata.codec_fingerprint,
             "data": [str(dataset.folder) for dataset in datasets],
             "metrics": metrics,
+            **({"notes": config.notes} if config.notes else {}),
         },
     )
