@@ -13,6 +13,7 @@ Policies
 from __future__ import annotations
 
 import codecs
+import contextlib
 import functools
 import glob
 import gzip
@@ -48,6 +49,7 @@ _MARKS = (  # UTF-32 first: its little-endian mark begins with that of UTF-16
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 _VERSION = re.compile("#[a-z]{3}_[A-Z][a-z]{3}$")
+_SOURCE_LANGUAGE = re.compile(r"(?P<family>.+?)[-_.](?P<tag>(?P<primary>[a-z]{2,3})([-_]([A-Za-z]{2}|[A-Z][a-z]{3}))?)")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _BROKEN_STREAM = (EOFError, OSError, lzma.LZMAError, zlib.error)
 
@@ -101,6 +103,21 @@ def version_of(id: str) -> str:
     ``id#LANGUAGE``.
     """
     return _VERSION.sub("", id)
+
+
+def family_of(document: Document) -> str | None:
+    """Return a document's source without the language that its name may end with: packages of one work in several
+    languages (``libreoffice-help-de``, ``libreoffice-help-en-us``) are one family.
+    """
+    source = document.source
+    found = None if source is None or document.lang is None else _SOURCE_LANGUAGE.fullmatch(source)
+    if found is None:
+        return source
+    for tag in (found["tag"], found["primary"]):
+        with contextlib.suppress(LanguageError):
+            if _flores(tag.replace("_", "-")) == document.lang:
+                return found["family"]
+    return source
 
 
 def resolve_inputs(inputs: str | Path | Sequence[str | Path]) -> list[Path]:

@@ -20,7 +20,7 @@ from largeconcept.codec import load_codec
 from largeconcept.codec.autoencoder import AutoencoderCodec
 from largeconcept.codec.network import AutoencoderNetwork
 from largeconcept.codec.tokenizer import Tokenizer, clean
-from largeconcept.data.documents import read_documents
+from largeconcept.data.documents import family_of, read_documents
 from largeconcept.data.sentence_table import SentenceTable
 from largeconcept.errors import CheckpointError, ConfigError, DataError
 from largeconcept.io import require_folder
@@ -59,11 +59,14 @@ def read_pairs(paths: Iterable[str | Path]) -> Iterator[Pair]:
 
 
 def parallel_pairs(documents: Iterable[Document]) -> list[Pair]:
-    """Pair the sentences of documents that share an id, stand in two languages and have as many sentences."""
+    """Pair the sentences of documents that share an id, stand in two languages and have as many sentences.
+
+    They must be of one source, but for a language at the end of its name.
+    """
     groups: dict[tuple[str | None, str], list[Document]] = defaultdict(list)
     for document in documents:
         if document.lang is not None:
-            groups[(document.source, document.id)].append(document)
+            groups[(family_of(document), document.id)].append(document)
     pairs: list[Pair] = []
     for group in groups.values():
         for a, b in itertools.combinations(group, 2):

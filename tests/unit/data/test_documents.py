@@ -13,8 +13,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from largeconcept.data.documents import ReadReport, read_documents, resolve_inputs
+from largeconcept.data.documents import ReadReport, family_of, read_documents, resolve_inputs
 from largeconcept.errors import ConfigError, DataError, LanguageError
+from largeconcept.types import Document
 
 
 def read(path: Path, **keywords: Any) -> tuple[list[Any], ReadReport]:
@@ -306,3 +307,21 @@ def _blank(line: bytes) -> bool:
         return not line.decode().strip()
     except UnicodeDecodeError:
         return False
+
+
+@pytest.mark.parametrize(
+    ("source", "lang", "family"),
+    [
+        ("libreoffice-help-de", "deu_Latn", "libreoffice-help"),
+        ("libreoffice-help-en-us", "eng_Latn", "libreoffice-help"),
+        ("help_pt_BR", "por_Latn", "help"),
+        ("help.zh-Hans", "zho_Hans", "help"),
+        ("help-de", "eng_Latn", "help-de"),
+        ("sword-text-web", "eng_Latn", "sword-text-web"),
+        ("de", "deu_Latn", "de"),
+        ("help-de", None, "help-de"),
+        (None, "deu_Latn", None),
+    ],
+)
+def test_a_source_without_its_language(source: str | None, lang: str | None, family: str | None) -> None:
+    assert family_of(Document("a", source=source, lang=lang)) == family

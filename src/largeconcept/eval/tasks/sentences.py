@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from largeconcept.data.documents import family_of, version_of
 from largeconcept.eval.tasks import Context, LeftOut
 
 if TYPE_CHECKING:
@@ -28,8 +29,8 @@ class Sentences:
 
 
 def name_of(document_id: str) -> str:
-    """Return what versions of a document have in common: a dataset tells documents of one id apart by ``#2``, …"""
-    return re.sub(r"#\d+$", "", document_id)
+    """Return what versions and parts of a document have in common; parts of ``x`` are ``x#2``, ``x#3``, …"""
+    return re.sub(r"#\d+$", "", version_of(document_id))
 
 
 def _known(context: Context) -> Iterator[Document]:
@@ -85,19 +86,21 @@ def aligned_sentences(context: Context, most: int) -> dict[tuple[str, str], tupl
     """Return the aligned sentences of every ordered pair of languages: in both, as many and in the same order."""
     from largeconcept.train.codec_job import parallel_pairs
 
-    versions: dict[str, dict[str, list[Document]]] = {}
+    versions: dict[tuple[str | None, str], dict[str, list[Document]]] = {}
     for document in _known(context):
-        known = versions.setdefault(name_of(document.id), {})
-        known.setdefault(document.lang or "", []).append(replace(document, id=name_of(document.id), source=None))
+        id = version_of(document.id)
+        known = versions.setdefault((family_of(document), id), {})
+        known.setdefault(document.lang or "", []).append(replace(document, id=id))
     pairs: dict[tuple[str, str], dict[Hashable, list[tuple[str, str]]]] = {}
-    used = 0
-    for name, languages in versions.items():
-        if context.limit is not None and used >= context.limit:
-            break
-        # Of a language with several parts under one name nobody knows which belongs to which.
+    used: set[str] = set()
+    for (_, id), languages in versions.items():
+        name = name_of(id)
+        if context.limit is not None and len(used) >= context.limit and name not in used:
+            continue
+        # Of a language with several documents of one id nobody knows which belongs to which.
         group = [parts[0] for parts in languages.values() if len(parts) == 1]
         rows = [row for row in parallel_pairs(group) if row[1].strip() and row[3].strip()]
-        used += bool(rows)
+        used |= {name} if rows else set()
         for source, left, target, right in rows:
             for way, pair in (((source, target), (left, right)), ((target, source), (right, left))):
                 pairs.setdefault(way, {}).setdefault(name, []).append(pair)

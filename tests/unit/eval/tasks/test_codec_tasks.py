@@ -212,19 +212,39 @@ def test_a_limit_counts_documents_and_not_their_versions():
     assert {len(left.texts) for left, _ in pairs.values()} == {6}
 
 
-def test_a_dataset_numbers_versions_and_parts():
-    def named(ids, languages=("eng_Latn", "deu_Latn", "eng_Latn")):
-        texts = {"eng_Latn": ENGLISH, "deu_Latn": GERMAN}
-        found = [Document(i, sentences=tuple(texts[lang]), lang=lang, source=lang) for i, lang in zip(ids, languages)]
-        return context(ToyCodec(), found)
+def named(ids, languages=("eng_Latn", "deu_Latn", "eng_Latn"), sources=None):
+    texts = {"eng_Latn": ENGLISH, "deu_Latn": GERMAN}
+    found = [
+        Document(i, sentences=tuple(texts[lang]), lang=lang, source=source)
+        for i, lang, source in zip(ids, languages, sources or [None] * len(ids))
+    ]
+    return context(ToyCodec(), found)
 
-    pairs = aligned_sentences(named(["a", "a#2"]), 100)
+
+def test_a_dataset_names_versions_by_their_language():
+    pairs = aligned_sentences(named(["a", "a#deu_Latn"]), 100)
     assert pairs["eng_Latn", "deu_Latn"][0].texts == ENGLISH and set(pairs["deu_Latn", "eng_Latn"][0].owners) == {"a"}
     with pytest.raises(LeftOut):
-        aligned_sentences(named(["a", "a#2", "a#3"]), 100)  # which English part is it?
-    with pytest.raises(LeftOut):
-        aligned_sentences(named(["a", "b"]), 100)
-    assert set(sentences_of_languages(named(["a", "a#2"]), 100)["eng_Latn"].owners) == {"a"}
+        aligned_sentences(named(["a", "a#deu_Latn", "a"]), 100)  # which English one is it?
+    for ids in (["a", "b"], ["a", "a#2"]):
+        with pytest.raises(LeftOut):
+            aligned_sentences(named(ids), 100)
+    assert set(sentences_of_languages(named(["a", "a#deu_Latn"]), 100)["eng_Latn"].owners) == {"a"}
+
+
+def test_parts_are_aligned_each_with_its_own_and_count_as_one_document():
+    where = named(["a", "a#deu_Latn", "a#2", "a#2#deu_Latn"], ("eng_Latn", "deu_Latn") * 2)
+    where.limit = 1
+    english = aligned_sentences(where, 100)["eng_Latn", "deu_Latn"][0]
+    assert english.texts == 2 * ENGLISH and set(english.owners) == {"a"}
+
+
+def test_sources_may_be_named_after_their_language():
+    for sources in (["help-en-us", "help-de"], ["help.en", "help.de"], ["help", "help"]):
+        assert aligned_sentences(named(["a", "a"], sources=sources), 100)
+    for sources in (["help-en", "manual-de"], ["help-fr", "help-de"], ["help-web", "help-de"]):
+        with pytest.raises(LeftOut):
+            aligned_sentences(named(["a", "a"], sources=sources), 100)
 
 
 def test_what_cannot_be_judged_is_left_out():
