@@ -1,14 +1,15 @@
 """Affix concepts: fixed sentences around a document, encoded once when a dataset is built, so training needs no codec.
 
 ``End of text.`` closes a document (or a target) and teaches the model to stop; ``[MODEL]:`` stands between a source
-and its target (the same two texts as in the recipes released with arXiv:2412.08821).
+and its target (the same two texts as in the recipes released with arXiv:2412.08821). A model tuned for several tasks
+must be told which one is meant: each task has a sentence of its own that stands in the place of ``[MODEL]:``.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from largeconcept.errors import DataError, did_you_mean
 
@@ -21,7 +22,15 @@ if TYPE_CHECKING:
 
 END_OF_TEXT = "End of text."
 MODEL_PROMPT = "[MODEL]:"
-DEFAULT_AFFIXES = (END_OF_TEXT, MODEL_PROMPT)
+Task = Literal["continue", "summarize", "expand"]
+"""What a source of training data teaches: to go on with its documents, to write their targets, or to write the
+documents of given targets."""
+TASK_PROMPTS: dict[str, str] = {
+    "summarize": "Summarise the text above.",
+    "expand": "Write the text that is summarised above.",
+}
+"""Task of pairs -> the sentence between source and target, unless a source of training data says otherwise."""
+DEFAULT_AFFIXES = (END_OF_TEXT, MODEL_PROMPT, *TASK_PROMPTS.values())
 FILE = "affixes.safetensors"
 
 
@@ -75,6 +84,30 @@ def write_affixes(folder: str | Path, affixes: Affixes) -> None:
 
     metadata = {"codec_fingerprint": affixes.codec_fingerprint}
     write_safetensors(Path(folder) / FILE, dict(affixes.concepts), metadata)
+
+
+def add_affixes(dataset: str | Path, texts: Sequence[str], codec: ConceptCodec) -> Affixes:
+    """Encode texts that a built dataset has not got as affixes yet, and return all that it has then.
+
+    Raises:
+        DataError: no dataset, one of another concept space than the codec's, or a blank text.
+    """
+    old = read_affixes(dataset)
+    if old.codec_fingerprint != codec.fingerprint:
+        raise DataError(
+            "the codec is of another concept space than the dataset",
+            where=dataset,
+            expected=f"fingerprint {old.codec_fingerprint}",
+            got=f"fingerprint {codec.fingerprint}",
+        )
+    blank = next((text for text in texts if not text.strip()), None)
+    if blank is not None:
+        raise DataError("an affix needs a text", where=dataset, got=repr(blank))
+    fresh = encode_affixes(codec, [text for text in dict.fromkeys(texts) if text not in old.concepts])
+    every = Affixes(old.codec_fingerprint, {**old.concepts, **fresh.concepts}, old.where)
+    if fresh.concepts:
+        write_affixes(dataset, every)
+    return every
 
 
 def read_affixes(folder: str | Path) -> Affixes:

@@ -17,16 +17,17 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from pydantic import Field, field_validator, model_validator
 
 from largeconcept.config import Config
-from largeconcept.data.affixes import END_OF_TEXT, MODEL_PROMPT
+from largeconcept.data.affixes import END_OF_TEXT, MODEL_PROMPT, TASK_PROMPTS, Task
 from largeconcept.data.plans import END_OF_PARAGRAPH
 from largeconcept.data.reader import ConceptDataset, check_space
-from largeconcept.data.sequences import ConceptSequence, Omissions, SequenceOptions, SourceStream
+from largeconcept.data.sequences import ConceptSequence, Omissions, SequenceOptions, SourceStream, Vectors
 from largeconcept.errors import CheckpointError, ConfigError, DataError
 from largeconcept.types import ConceptBatch
 
@@ -45,11 +46,29 @@ class SourceConfig(Config):
         path: the dataset folder.
         split: name of the split.
         weight: share of the concepts of the mixture, relative to the other weights.
+        task: what it teaches: ``continue`` (its documents alone, also where it has targets), ``summarize`` (document,
+            prompt, target) or ``expand`` (target, prompt, document); ``None`` leaves it to the loader's ``targets``
+            and ``prompt_text``. A dataset may be named once for each task.
+        prompt_text: affix between the two sides of a pair; ``None``: the task's own
+            (:data:`~largeconcept.data.affixes.TASK_PROMPTS`).
     """
 
     path: str
     split: str = "train"
     weight: float = Field(default=1.0, gt=0, allow_inf_nan=False)
+    task: Task | None = None
+    prompt_text: str | None = None
+
+    @model_validator(mode="after")
+    def _prompt_fits(self) -> Self:
+        if self.prompt_text is not None and self.task not in TASK_PROMPTS:
+            raise ValueError(f"prompt_text needs a task: {' or '.join(TASK_PROMPTS)}")
+        return self
+
+    @property
+    def prompt(self) -> str | None:
+        """The affix between the two sides of a pair; ``None`` unless the task is one of pairs."""
+        return self.prompt_text or TASK_PROMPTS.get(self.task or "")
 
 
 class LoaderConfig(Config):
@@ -63,8 +82,10 @@ class LoaderConfig(Config):
         min_length: shorter sequences are left out.
         shuffle_window: concepts among which is shuffled (at least four micro-batches); they are held in memory.
         append_end: close each document or target with the concept of ``end_text``.
-        end_text, prompt_text: affixes of the dataset; the prompt stands between source and target.
-        targets: make source/target pairs; ``None``: if the datasets have targets.
+        end_text, prompt_text: affixes of the dataset; the prompt stands between source and target of datasets without
+            a task.
+        targets: make source/target pairs of the documents that have a target, in datasets without a task; ``None``:
+            if every document of one of them has a target.
         sentences: read the text of the concepts too; ``None``: if what the data is for needs it.
         plans: lay documents out as plan, paragraph, break, plan, …; ``None``: if the datasets have plans.
         break_text: affix between paragraphs of planned documents.
@@ -93,6 +114,20 @@ class LoaderConfig(Config):
         if isinstance(items, list):
             return [{"path": item} if isinstance(item, str) else item for item in items]
         return items
+
+    @property
+    def tasks(self) -> dict[str, str]:
+        """Task of pairs -> its prompt; of several prompts the one with the greatest weight, of equal ones the first."""
+        weights: dict[tuple[str, str], float] = {}
+        for source in self.sources:
+            if source.task is not None and source.prompt is not None:
+                key = (source.task, source.prompt)
+                weights[key] = weights.get(key, 0.0) + source.weight
+        result: dict[str, str] = {}
+        for (task, prompt), weight in weights.items():
+            if task not in result or weight > weights[task, result[task]]:
+                result[task] = prompt
+        return result
 
     @model_validator(mode="after")
     def _lengths_fit(self) -> Self:
@@ -160,21 +195,25 @@ class ConceptLoader:
     @property
     def supervised(self) -> bool:
         """Whether batches have ``source_lengths``."""
-        return self._options.pairs
+        return any(options.pairs for options in self._options)
+
+    @property
+    def _is_planned(self) -> bool:
+        return self._options[0].pause is not None
 
     @property
     def break_concept(self) -> Tensor | None:
         """(C,) concept of the break between paragraphs, in the codec's space; ``None`` unless documents are planned."""
         import torch
 
-        pause = self._options.pause
+        pause = self._options[0].pause
         return None if pause is None else torch.from_numpy(pause[0])
 
     @property
     def plan_kind(self) -> str | None:
         """What the plans of the first dataset are; ``None`` unless documents are planned."""
         plan = self.metadata.plan
-        return None if plan is None or self._options.pause is None else str(plan.get("kind"))
+        return None if plan is None or not self._is_planned else str(plan.get("kind"))
 
     def next_step(self) -> list[ConceptBatch]:
         """Return this process's micro-batches of the next optimiser step.
@@ -254,30 +293,61 @@ class ConceptLoader:
         self._step, self._pool, self._used = state["step"], state["pool"], state["used"]
         self._batches = None
 
-    def _sequence_options(self) -> SequenceOptions:
+    def _sequence_options(self) -> list[SequenceOptions]:
+        """Return how each source becomes sequences."""
         config = self.config
-        have = [dataset.supervised for dataset in self.datasets]
-        pairs = any(have) if config.targets is None else config.targets
-        if pairs and not all(have):
-            lacking = self.datasets[have.index(False)].folder
-            hint = "build it with target=summary, or set targets=false to train on the sources alone"
-            raise DataError("the dataset has no targets", where=lacking, hint=hint)
-        dataset = self.datasets[0]  # all are of one concept space
-        planned = self._planned(pairs)
-        end = dataset.affixes[config.end_text].numpy()[None] if config.append_end else None
-        prompt = dataset.affixes[config.prompt_text].numpy()[None] if pairs and config.prompt_text else None
-        return SequenceOptions(
+        pairs = self._pairs()
+        affixes = self.datasets[0].affixes  # all are of one concept space
+        planned = self._planned(any(pairs))
+        common = SequenceOptions(
             config.max_length,
             config.min_length,
-            end,
-            prompt,
-            pairs,
+            affixes[config.end_text].numpy()[None] if config.append_end else None,
+            None,
+            pairs=False,
             sentences=bool(config.sentences),
             end_text=config.end_text,
-            prompt_text=config.prompt_text or "",
-            pause=dataset.affixes[config.break_text].numpy()[None] if planned else None,
+            pause=affixes[config.break_text].numpy()[None] if planned else None,
             break_text=config.break_text,
         )
+        result = []
+        for source, dataset, paired in zip(config.sources, self.datasets, pairs):
+            text = config.prompt_text if source.task is None else source.prompt
+            if paired and text:
+                prompt = self._affix(dataset if source.task else self.datasets[0], text)
+                own = replace(common, pairs=True, expand=source.task == "expand", prompt=prompt, prompt_text=text)
+            else:
+                own = replace(common, pairs=paired)
+            result.append(own)
+        return result
+
+    def _pairs(self) -> list[bool]:
+        """Return which sources make pairs.
+
+        Raises:
+            DataError: one that shall has no targets.
+        """
+        sources = self.config.sources
+        have = [dataset.supervised for dataset in self.datasets]
+        free = [dataset.paired for source, dataset in zip(sources, self.datasets) if source.task is None]
+        unnamed = any(free) if self.config.targets is None else self.config.targets
+        result = [unnamed if source.task is None else source.task != "continue" for source in sources]
+        for dataset, has, needed in zip(self.datasets, have, result):
+            if needed and not has:
+                hint = "build it with target=summary, or give the source task=continue (targets=false for all of them)"
+                raise DataError("the dataset has no targets", where=dataset.folder, hint=hint)
+        return result
+
+    def _affix(self, dataset: ConceptDataset, text: str) -> Vectors:
+        """Return the (1, C) concept of a prompt.
+
+        Raises:
+            DataError: the dataset was built without it.
+        """
+        if text not in dataset.affixes.concepts:
+            hint = f"add it: largeconcept data affixes {dataset.path} --add {text!r}"
+            raise DataError("the dataset has no such affix", where=dataset.affixes.where, got=text, hint=hint)
+        return dataset.affixes[text].numpy()[None]
 
     def _planned(self, pairs: bool) -> bool:
         """Tell whether documents are laid out with plans; refuse settings and datasets that do not fit that."""
@@ -291,7 +361,8 @@ class ConceptLoader:
             hint = "build it with plan=first_sentence, title or given, or set plans=false"
             raise DataError("the dataset has no plans", where=lacking, hint=hint)
         if pairs:
-            raise ConfigError("plans and targets exclude each other", where="plans", hint="set one of them to false")
+            hint = "set plans=false, or targets=false and no task but continue"
+            raise ConfigError("plans and targets exclude each other", where="plans", hint=hint)
         longest = max(int((dataset.metadata.plan or {})["max_paragraph"]) for dataset in self.datasets)
         needed = longest + 2 + config.append_end
         if config.max_length < needed:
@@ -304,16 +375,23 @@ class ConceptLoader:
         return True
 
     def _open(self, seed: int | None) -> list[SourceStream]:
-        return [SourceStream(d, i, self._options, seed, self.omissions) for i, d in enumerate(self.datasets)]
+        return [
+            SourceStream(dataset, number, options, seed, self.omissions)
+            for number, (dataset, options) in enumerate(zip(self.datasets, self._options))
+        ]
 
     def _position(self) -> list[dict[str, int]]:
         return [{**stream.state(), "drawn": drawn} for stream, drawn in zip(self._streams, self._drawn)]
 
     def _config_key(self) -> str:
         data = self.config.to_dict()
-        data["sources"] = [[source.split, source.weight] for source in self.config.sources]  # a dataset may be moved
+        # A dataset may be moved; sources without a task have the key they always had.
+        data["sources"] = [
+            [source.split, source.weight, *([source.task, source.prompt] if source.task else [])]
+            for source in self.config.sources
+        ]
         del data["sentences"]  # the stream is the same with and without its text
-        if self._options.pause is None:
+        if not self._is_planned:
             del data["plans"], data["break_text"]  # runs without plans have the key they always had
         return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -384,10 +462,10 @@ class ConceptLoader:
             concepts=torch.from_numpy(concepts),
             lengths=torch.tensor(lengths, dtype=torch.int64),
             sample_ids=torch.tensor([sequence.sample_id for sequence in sequences], dtype=torch.int64),
-            source_lengths=torch.tensor(sources, dtype=torch.int64) if self._options.pairs else None,
-            sentences=[list(s.sentences or ()) for s in sequences] if self._options.sentences else None,
-            languages=[s.lang for s in sequences] if self._options.sentences else None,
-            roles=None if self._options.pause is None else self._roles(sequences, concepts.shape[1]),
+            source_lengths=torch.tensor(sources, dtype=torch.int64) if self.supervised else None,
+            sentences=[list(s.sentences or ()) for s in sequences] if self.config.sentences else None,
+            languages=[s.lang for s in sequences] if self.config.sentences else None,
+            roles=self._roles(sequences, concepts.shape[1]) if self._is_planned else None,
         )
 
     def _roles(self, sequences: Sequence[ConceptSequence], size: int) -> Tensor:

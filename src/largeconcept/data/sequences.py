@@ -58,6 +58,7 @@ class SequenceOptions:
         max_length, min_length: most and least concepts of a sequence.
         end, prompt: (1, C) float32 concepts of the affixes, or ``None`` to go without.
         pairs: make source/target pairs.
+        expand: of these, read the target and write the document.
         sentences: read the text too.
         end_text, prompt_text: the affixes as text.
         pause, break_text: (1, C) float32 concept of a break, and its text; ``None`` to go without plans.
@@ -68,6 +69,7 @@ class SequenceOptions:
     end: Vectors | None
     prompt: Vectors | None
     pairs: bool
+    expand: bool = False
     sentences: bool = False
     end_text: str = ""
     prompt_text: str = ""
@@ -95,11 +97,13 @@ class Omissions:
 
     Attributes:
         short_documents: shorter than ``min_length``.
-        shortened_pairs: the end of the source (and of the target, if that alone was too long) was cut off.
+        shortened_pairs: the end of the document (and of the other side, if that alone was too long) was cut off.
+        without_target: documents that make no pair as they have no target.
     """
 
     short_documents: int = 0
     shortened_pairs: int = 0
+    without_target: int = 0
 
 
 def windows(length: int, max_length: int, min_length: int) -> list[tuple[int, int]]:
@@ -271,8 +275,12 @@ class SourceStream:
             lang = None if table.languages is None else table.languages[row]
             body = self._piece(table.concepts[ends[row] : ends[row + 1]], table.sentences, row)
             if self.options.pairs and target_ends is not None and table.target_concepts is not None:
-                target = table.target_concepts[target_ends[row] : target_ends[row + 1]]
-                made = self._pair(id, body, self._piece(target, table.target_sentences, row), lang)
+                concepts = table.target_concepts[target_ends[row] : target_ends[row + 1]]
+                if not len(concepts):
+                    self.omissions.without_target += 1
+                    continue
+                target = self._piece(concepts, table.target_sentences, row)
+                made = self._pair(id, target, body, lang) if self.options.expand else self._pair(id, body, target, lang)
             elif table.plan_offsets is not None and table.plan_concepts is not None and table.paragraphs is not None:
                 first, last = table.plan_offsets[row : row + 2].tolist()
                 plans = self._piece(table.plan_concepts[first:last], table.plans, row)
@@ -343,7 +351,11 @@ class SourceStream:
         return result
 
     def _pair(self, id: str, source: _Piece, target: _Piece, lang: str | None) -> list[ConceptSequence]:
-        """Source, prompt, target, end; a pair that is too long loses the end of its source, never the prompt."""
+        """Source, prompt, target, end; a pair that is too long loses the end of its document, never the prompt.
+
+        The document is the source, or, where a model learns to expand, the target. If the other side alone is too
+        long it is cut too: a target to what goes with one concept of its source, a source to half of the sequence.
+        """
         options, limit = self.options, self.options.max_length
         prompt, end = self._affix(options.prompt, options.prompt_text), self._affix(options.end, options.end_text)
         if not len(source) or not len(target):
@@ -351,9 +363,13 @@ class SourceStream:
         around = len(prompt) + len(end)
         if len(source) + len(target) + around > limit:
             self.omissions.shortened_pairs += 1
-            source = source.cut(0, max(1, limit - len(target) - around))
+            most = limit // 2 - len(prompt) if options.expand else limit - len(target) - around
+            source = source.cut(0, max(1, most))
             if len(source) + len(target) + around > limit:
-                target, end = target.cut(0, limit - 1 - len(prompt)), []  # a target cut off has no end
+                # A target cut off has no end.
+                target, end = target.cut(0, limit - len(source) - len(prompt)), []
+                if not len(target):
+                    return []
         pieces, source_length = [source, *prompt, target, *end], len(source) + len(prompt)
         made = self._sequence(pieces, sample_id(self.number, id, 0), source_length, lang)
         return [made] if made.length >= options.min_length else []

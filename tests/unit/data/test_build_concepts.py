@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from largeconcept.codec.toy import ToyCodec
-from largeconcept.data.affixes import END_OF_TEXT, MODEL_PROMPT, read_affixes
+from largeconcept.data.affixes import DEFAULT_AFFIXES, read_affixes
 from largeconcept.data.build import build_concepts
 from largeconcept.data.inspect import inspect_dataset
 from largeconcept.data.manifest import locked
@@ -42,7 +42,7 @@ def test_rows_hold_what_the_codec_says(tmp_path: Path, write_jsonl: Callable[...
     assert dataset.metadata.codec_id == "ToyCodec"
     assert dataset.metadata.codec_fingerprint == codec.fingerprint
     assert dataset.metadata.segmenter == {"type": "dots"}
-    for text in (END_OF_TEXT, MODEL_PROMPT):
+    for text in DEFAULT_AFFIXES:
         torch.testing.assert_close(dataset.affixes[text], codec.encode([text])[0])
     inspect_dataset(tmp_path / "out")
 
@@ -101,7 +101,7 @@ class Interrupted(ToyCodec):
 Interrupted.__name__ = "ToyCodec"  # the class name is the codec's name in the metadata
 
 
-@pytest.mark.parametrize("calls", [1, 3, 6])
+@pytest.mark.parametrize("calls", [1, len(DEFAULT_AFFIXES) + 1, len(DEFAULT_AFFIXES) + 4])
 def test_interrupted_build_resumes_to_the_same_bits(
     tmp_path: Path, write_jsonl: Callable[..., Path], segmenter: Any, calls: int
 ) -> None:
@@ -121,7 +121,7 @@ def test_interrupted_build_resumes_to_the_same_bits(
         ConceptDataset(tmp_path / "parts")
     resumed = build_concepts(path, tmp_path / "parts", ToyCodec(8), **keywords)
     assert content(tmp_path / "parts") == content(tmp_path / "whole")
-    assert resumed.resumed_shards == max(0, calls - 2) // 2
+    assert resumed.resumed_shards == max(0, calls - len(DEFAULT_AFFIXES)) // 2  # a shard is two calls, an affix one
     assert (resumed.documents, resumed.counts, resumed.skipped) == (whole.documents, whole.counts, whole.skipped)
     assert whole.documents == 19
     assert whole.skipped[0].where == f"{path}:14"
@@ -217,7 +217,7 @@ def test_one_dataset_holds_one_concept_space(tmp_path: Path, write_jsonl: Callab
     path = write_jsonl([{"text": "A. B."}])
     build_concepts(path, tmp_path / "out", ToyCodec(8), segmenter)
     build_concepts(path, tmp_path / "out", ToyCodec(8), segmenter, split="test", affixes=["More."])
-    assert sorted(read_affixes(tmp_path / "out").concepts) == sorted([END_OF_TEXT, MODEL_PROMPT, "More."])
+    assert sorted(read_affixes(tmp_path / "out").concepts) == sorted([*DEFAULT_AFFIXES, "More."])
     assert list(inspect_dataset(tmp_path / "out").splits) == ["test", "train"]
     with pytest.raises(DataError, match=r"another concept space.*fingerprint"):
         build_concepts(path, tmp_path / "out", ToyCodec(9), segmenter, split="third")

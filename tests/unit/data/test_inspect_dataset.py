@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from largeconcept.data.affixes import DEFAULT_AFFIXES
 from largeconcept.data.inspect import inspect_dataset
 from largeconcept.errors import DataError
 
@@ -21,7 +22,7 @@ def test_report(make_dataset: Make) -> None:
     path = make_dataset([1, 2, 6], targets=[1, 1, 2], documents_per_shard=2, lang="en")
     report = inspect_dataset(path)
     assert (report.dim, report.codec_id, report.codec_fingerprint) == (4, "NumberCodec", "feedfacefeedface")
-    assert report.affixes == ["End of text.", "[MODEL]:"]
+    assert report.affixes == sorted(DEFAULT_AFFIXES)
     train = report.splits["train"]
     assert (train.documents, train.concepts, train.target_concepts, train.shards) == (3, 9, 4, 2)
     assert (train.min_length, train.median_length, train.max_length, train.mean_length) == (1, 2.0, 6, 3.0)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -12,6 +13,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from largeconcept.data.affixes import TASK_PROMPTS, add_affixes, read_affixes
 from largeconcept.data.loader import ConceptLoader, LoaderConfig
 from largeconcept.data.sequences import sample_id, windows
 from largeconcept.errors import CheckpointError, ConfigError, DataError
@@ -362,3 +364,182 @@ def test_text_that_does_not_fit_its_concepts_is_named(make_dataset: Make) -> Non
     ConceptLoader(config(path)).next_step()  # text is not looked at
     with pytest.raises(DataError, match=r"row 1: sentences and concepts differ.*1 sentences, 2 concepts"):
         ConceptLoader(config(path, sentences=True)).next_step()
+
+
+SUMMARIZE, EXPAND = (-len(TASK_PROMPTS[task]) for task in ("summarize", "expand"))
+
+
+def tasks(path: Path, *names: str | None, **keywords: Any) -> LoaderConfig:
+    """Name one dataset once for each task."""
+    plain = config(path, **keywords).to_dict()
+    return LoaderConfig.from_dict({**plain, "sources": [{"path": str(path), "task": name} for name in names]})
+
+
+def of_source(loader: ConceptLoader, number: int, ids: Iterable[str]) -> dict[str, tuple[list[list[float]], int]]:
+    """Return document -> (vectors, source length) of the first windows of one source."""
+    names = {sample_id(number, id, 0): id for id in ids}
+    found = {}
+    for batch in loader.epoch():
+        sources = [0] * len(batch.lengths) if batch.source_lengths is None else batch.source_lengths.tolist()
+        for (id, vectors), source in zip(rows([batch]), sources, strict=True):
+            if id in names:
+                found[names[id]] = (vectors, source)
+    return found
+
+
+def test_each_task_reads_the_dataset_in_its_own_way(make_dataset: Make) -> None:
+    path = make_dataset([3, 14, 3], targets=[2, 3, 20])
+    loader = ConceptLoader(tasks(path, "continue", "summarize", "expand"))
+    assert loader.supervised
+    alone, short, long = (of_source(loader, number, ["d0", "d1", "d2"]) for number in range(3))
+    vectors, source = alone["d0"]
+    assert ([v[2] for v in vectors], source) == ([1, 1, 1, 0], 0)
+    vectors, source = short["d0"]
+    assert ([v[2] for v in vectors], source) == ([1, 1, 1, 0, 2, 2, 0], 4)
+    assert (vectors[3][-1], vectors[-1][-1]) == (SUMMARIZE, END)
+    vectors, source = long["d0"]
+    assert ([v[2] for v in vectors], source) == ([2, 2, 0, 1, 1, 1, 0], 3)
+    assert (vectors[2][-1], vectors[-1][-1]) == (EXPAND, END)
+    # too long: whichever side the document is on, it is the document that loses its end
+    vectors, source = short["d1"]
+    assert (len(vectors), source, vectors[-1][-1]) == (16, 12, END)
+    vectors, source = long["d1"]
+    assert ([v[1] for v in vectors[:3]], source) == ([0, 1, 2], 4)
+    assert [v[1] for v in vectors[4:]] == list(range(12))
+    # a summary that is too long keeps half of the sequence, and its document the rest
+    vectors, source = long["d2"]
+    assert (source, len(vectors), [v[1] for v in vectors[:7]]) == (8, 12, list(range(7)))
+    assert (vectors[7][-1], [v[2] for v in vectors[8:]]) == (EXPAND, [1, 1, 1, 0])
+    assert loader.omissions.shortened_pairs == 3 * 4  # in each of the three passes
+
+
+def test_tasks_read_their_prompts_as_text(make_dataset: Make) -> None:
+    path = make_dataset([3, 14], targets=[2, 3])
+    texts = [text for _, _, text in said(ConceptLoader(tasks(path, "summarize", "expand", sentences=True)).epoch())]
+    for prompt in TASK_PROMPTS.values():
+        assert sum(prompt in text for text in texts) == 2
+
+
+def test_a_source_has_a_prompt_of_its_own(make_dataset: Make, make_codec: Any) -> None:
+    path = make_dataset([3], targets=[2])
+    source = {"path": str(path), "task": "summarize", "prompt_text": "In short:"}
+    settings = LoaderConfig.from_dict({**config(path).to_dict(), "sources": [source]})
+    with pytest.raises(DataError, match=r"no such affix.*In short:.*data affixes .* --add 'In short:'"):
+        ConceptLoader(settings)
+    add_affixes(path, ["In short:", "End of text."], make_codec())
+    ((vectors, source_length),) = of_source(ConceptLoader(settings), 0, ["d0"]).values()
+    assert (vectors[3][-1], source_length) == (-len("In short:"), 4)
+    with pytest.raises(ConfigError, match="prompt_text needs a task"):
+        LoaderConfig.from_dict({"sources": [{"path": "data", "prompt_text": "In short:"}]})
+
+
+def test_adding_affixes(make_dataset: Make, make_codec: Any) -> None:
+    path = make_dataset([3])
+    before = read_affixes(path)
+    after = add_affixes(path, ["More.", "More."], make_codec())
+    assert sorted(after.concepts) == sorted([*before.concepts, "More."])
+    assert read_affixes(path)["More."].tolist() == [0, 0, 0, -5]
+    with pytest.raises(DataError, match=r"another concept space.*feedfacefeedface.*0000"):
+        add_affixes(path, ["Less."], make_codec(4, "0" * 16))
+    with pytest.raises(DataError, match="needs a text"):
+        add_affixes(path, [" "], make_codec())
+    assert sorted(read_affixes(path).concepts) == sorted(after.concepts)
+
+
+def test_mixture_of_documents_and_pairs(make_dataset: Make) -> None:
+    """Weights, epochs and resume are those of any mixture; only pairs have context."""
+    pairs = make_dataset(lengths(11, 60, 9), targets=lengths(12, 60, 4))
+    plain = make_dataset(lengths(13, 80), "plain")
+    sources = [
+        {"path": str(plain), "weight": 2.0},
+        {"path": str(pairs), "task": "summarize"},
+        {"path": str(pairs), "task": "expand"},
+    ]
+    settings = LoaderConfig.from_dict({**config(plain, micro_batches=2).to_dict(), "sources": sources})
+    loader = ConceptLoader(settings)
+    states, steps, contexts = [], [], Counter[str]()
+    ids = {number: {sample_id(number, f"d{d}", w) for d in range(80) for w in range(3)} for number in range(3)}
+    for _ in range(60):
+        states.append(json.loads(json.dumps(loader.state_dict())))
+        step = loader.next_step()
+        steps.append(rows(step))
+        for batch in step:
+            assert batch.source_lengths is not None
+            for id, source in zip(batch.sample_ids.tolist(), batch.source_lengths.tolist()):
+                number = next(n for n, known in ids.items() if id in known)
+                assert (source > 0) == (number > 0)
+                contexts[str(number)] += 1
+    assert set(contexts) == {"0", "1", "2"}
+    drawn = [source["drawn"] for source in loader.state_dict()["sources"]]
+    assert drawn[0] / sum(drawn) == pytest.approx(0.5, abs=0.02)
+    for start in (0, 7, 31):
+        resumed = ConceptLoader(settings)
+        resumed.load_state_dict(states[start])
+        assert [rows(resumed.next_step()) for _ in range(3)] == steps[start : start + 3]
+    halves = [ConceptLoader(settings, rank, 2) for rank in range(2)]
+    for half in halves:
+        half.load_state_dict(states[31])
+    parts = [half.next_step() for half in halves]
+    assert rows([batch for pair in zip(*parts) for batch in pair]) == steps[31]
+    other = settings.to_dict()
+    other["sources"][2]["task"] = "continue"
+    with pytest.raises(CheckpointError, match="settings have changed"):
+        ConceptLoader(LoaderConfig.from_dict(other)).load_state_dict(states[31])
+
+
+def test_positions_without_tasks_are_the_old_ones(make_dataset: Make) -> None:
+    """A run that began before sources had tasks goes on."""
+    path = make_dataset([3, 4])
+    state = ConceptLoader(config(path, plans=None)).state_dict()
+    data = config(path).to_dict()
+    data["sources"] = [["train", 1.0]]
+    for name in ("sentences", "plans", "break_text"):
+        del data[name]
+    assert state["config"] == hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def test_documents_without_a_target_among_others(tmp_path: Path, write_jsonl: Any, make_codec: Any) -> None:
+    """They are left out of pairs; unless asked for pairs, such a dataset is one of documents."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from largeconcept.data.build import build_concepts
+
+    rows_of = [{"id": f"d{i}", "sentences": ["1 1 1", f"1 {i} 1"], "target_sentences": ["2 2 2"]} for i in range(3)]
+    build_concepts(write_jsonl(rows_of), tmp_path / "data", codec=make_codec(), target="target_sentences")
+    shard = tmp_path / "data" / "train" / "shard-00000.parquet"
+    table = pq.read_table(shard)
+    for name in ("target_sentences", "target_concepts"):
+        column = table.column(name).to_pylist()
+        column[1] = []
+        table = table.set_column(
+            table.schema.get_field_index(name),
+            table.schema.field(name),
+            pa.array(column, table.schema.field(name).type),
+        )
+    metadata = {**table.schema.metadata, b"largeconcept.partial_targets": b"true"}
+    pq.write_table(table.replace_schema_metadata(metadata), shard)
+    loader = ConceptLoader(tasks(tmp_path / "data", "summarize", "continue"))
+    assert sorted(of_source(loader, 0, ["d0", "d1", "d2"])) == ["d0", "d2"]
+    assert sorted(of_source(loader, 1, ["d0", "d1", "d2"])) == ["d0", "d1", "d2"]
+    assert loader.omissions.without_target == 2  # once for each pass
+    assert not ConceptLoader(config(tmp_path / "data")).supervised
+    assert ConceptLoader(config(tmp_path / "data", targets=True)).supervised
+
+
+def test_tasks_that_do_not_fit(make_dataset: Make) -> None:
+    plain = make_dataset([3])
+    with pytest.raises(DataError, match=r"no targets.*task=continue"):
+        ConceptLoader(tasks(plain, "summarize"))
+    with pytest.raises(ConfigError, match="task"):
+        tasks(plain, "translate")
+    assert not ConceptLoader(tasks(plain, "continue")).supervised
+    mixed = LoaderConfig.from_dict(
+        {"sources": [{"path": "a", "task": "summarize", "weight": 1}]} | {"batch_concepts": 256, "max_length": 64}
+    )
+    assert mixed.tasks == {"summarize": TASK_PROMPTS["summarize"]}
+    several = [
+        {"path": "a", "task": "expand", "weight": weight, "prompt_text": text}
+        for text, weight in (("A", 1), ("B", 2), ("C", 2), ("A", 0.5))
+    ]
+    assert LoaderConfig.from_dict({"sources": several}).tasks == {"expand": "B"}
