@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -19,6 +19,7 @@ from largeconcept.train.schedule import LRConfig
 MAY_CHANGE = frozenset(
     {
         "validation",
+        "notes",
         "train.out",
         "train.max_steps",
         "train.device",
@@ -51,7 +52,7 @@ class LoopConfig(Config):
         clip_norm: largest norm of the gradient of the mean loss; ``null`` does not clip. Losses are summed over
             channels, so norms are larger than those of a mean over channels.
         ema_decay: of the averaged weights; ``null`` keeps none.
-        init_from: folder of a saved model whose weights to start from.
+        init_from: folder of a finished run, a saved pipeline or a saved model whose weights to start from.
         compile: compile the model's forward pass (a minute at the start; pays on long runs).
         prefetch: optimiser steps of data read ahead in a thread.
         log_every: steps between lines of ``metrics.jsonl``.
@@ -94,10 +95,12 @@ class RunConfig(Config):
         data: what is read, and how it is batched.
         validation: held-out data for the loss inside training; ``null`` for none.
         normalizer: ``fit`` (robust statistics of the training data), ``robust``, ``standard``, ``meta`` or ``none`` to
-            choose the statistics, or the folder of a saved normalizer.
+            choose the statistics, or the folder of a saved normalizer. A run that starts from another run or from a
+            pipeline (``train.init_from``) keeps the normalizer of that where ``fit`` is given.
         quantizer: where a quantised model's codebooks come from: ``fit`` (from the training data, before the first
             step), or the folder of a saved quantizer, whose normalizer must be the run's.
         optim, schedule, train: optimiser, learning rate, loop.
+        notes: what a person should know of the run, as plain data; changes nothing, and goes into ``run.json`` too.
     """
 
     model: ModelConfig
@@ -109,3 +112,4 @@ class RunConfig(Config):
     optim: OptimConfig = OptimConfig()
     schedule: LRConfig = LRConfig()
     train: LoopConfig = LoopConfig()
+    notes: dict[str, Any] = Field(default_factory=dict)

@@ -46,7 +46,7 @@ def run(folder, out, family, **changes):
     plain["objective"] = {"type": "through_decoder", "max_sentences": 20, "mse_weight": 0.1}
     config = RunConfig.from_dict(plain)
     if family == "token_lm":
-        config = token_lm_like(config, out=out)
+        config = token_lm_like(config, out=out, match="steps")
         small = {"model_dim": 16, "num_heads": 2, "num_layers": 1, "ffn_dim": 32}
         config = RunConfig.from_dict({**config.to_dict(), "model": {**config.model.to_dict(), **small}})
     return config
