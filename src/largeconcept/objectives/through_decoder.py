@@ -112,16 +112,19 @@ class ThroughDecoderObjective:
             ConfigError: codecs of this kind cannot be written.
         """
         from largeconcept.codec.autoencoder import AutoencoderCodec
+        from largeconcept.codec.external import ExternalCodec
         from largeconcept.codec.sonar.codec import SonarCodec
 
         codec = self.decoder
-        if not isinstance(codec, AutoencoderCodec | SonarCodec):
+        if not isinstance(codec, AutoencoderCodec | ExternalCodec | SonarCodec):
             raise ConfigError("codecs of this kind cannot be written after training", got=type(codec).__name__)
         # As a new codec of the same space: the one that was loaded answers for the files it came from.
         note = {**codec.metadata, "decoder": "trained on, with a concept model"}
         space = codec.fingerprint
         if isinstance(codec, AutoencoderCodec):
             AutoencoderCodec(codec.network, codec.tokenizer, note, space=space).save_pretrained(folder)
+        elif isinstance(codec, ExternalCodec):
+            codec.retrained(note).save_pretrained(folder)
         else:
             SonarCodec(codec.encoder, codec.decoder, codec.tokenizer, metadata=note, space=space).save_pretrained(
                 folder

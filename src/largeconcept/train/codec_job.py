@@ -10,7 +10,7 @@ import itertools
 import lzma
 import random
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,8 @@ import torch
 
 from largeconcept.codec import load_codec
 from largeconcept.codec.autoencoder import AutoencoderCodec
+from largeconcept.codec.encoders import open_encoder
+from largeconcept.codec.external import ExternalCodec
 from largeconcept.codec.network import AutoencoderNetwork
 from largeconcept.codec.tokenizer import Tokenizer, clean
 from largeconcept.data.documents import family_of, read_documents
@@ -27,6 +29,7 @@ from largeconcept.io import require_folder
 from largeconcept.languages import flores
 from largeconcept.train import checkpoint
 from largeconcept.train.codec_trainer import CodecTrainConfig, CodecTrainer, build_codec_optimizers, is_of_encoder
+from largeconcept.train.codec_vectors import table_concepts
 from largeconcept.types import Document
 
 Pair = tuple[str, str, str, str]
@@ -84,8 +87,11 @@ def train_codec(
     pairs: Sequence[str | Path] = (),
     storage: str = "float32",
     metadata: dict[str, Any] | None = None,
-) -> AutoencoderCodec:
+    on_progress: Callable[[int, int], None] | None = None,
+) -> AutoencoderCodec | ExternalCodec:
     """Train a codec on documents and save it to ``<out>/codec``.
+
+    With ``encoder`` only a decoder is trained, on concepts that the encoder makes of all sentences first.
 
     Args:
         inputs: files or globs that ``read_documents`` understands, with languages.
@@ -93,6 +99,7 @@ def train_codec(
         pairs: tables that :func:`read_pairs` understands.
         storage: ``float32`` or ``int8`` files.
         metadata: added to the codec's ``config.json``.
+        on_progress: called with sentences done and in all while another encoder makes their concepts.
 
     Raises:
         DataError: no usable sentence.
@@ -101,6 +108,10 @@ def train_codec(
     origin = None if config.start is None else _origin(config.start)
     if origin is not None:
         config = config.model_copy(update={"network": origin.config})
+    encoder = None if config.encoder is None else open_encoder(config.encoder)
+    if encoder is not None:
+        alone = {"dim": encoder.dim, "encoder_layers": 0, "bottleneck": "unit_variance"}
+        config = config.model_copy(update={"network": config.network.model_copy(update=alone)})
     codes = config.network.languages
     tokenizer_path, table_path = out / "tokenizer.model", out / "sentences.npz"
     if not (tokenizer_path.is_file() and table_path.is_file()):
@@ -131,13 +142,14 @@ def train_codec(
         table.save(table_path)
         tokenizer.save(tokenizer_path)
     tokenizer, table = Tokenizer.from_file(tokenizer_path), SentenceTable.load(table_path)
-    CodecTrainer(config, table, network=None if origin is None else origin.network).fit()
+    concepts = None if encoder is None else table_concepts(encoder, table, tokenizer, out, on_progress)
+    CodecTrainer(config, table, network=None if origin is None else origin.network, concepts=concepts).fit()
     return export_codec(out, out / "codec", storage=storage, metadata=metadata)
 
 
 def export_codec(
     run: str | Path, out: str | Path, *, storage: str = "float32", metadata: dict[str, Any] | None = None
-) -> AutoencoderCodec:
+) -> AutoencoderCodec | ExternalCodec:
     """Save the codec of a run folder as its newest checkpoint has it, whether the run is finished or not.
 
     Args:
@@ -167,9 +179,13 @@ def export_codec(
         "tokens_seen": int(state.get("tokens", 0)),
     }
     tokenizer = Tokenizer.from_file(folder / "tokenizer.model")
-    codec = AutoencoderCodec(network, tokenizer, {**known, **(metadata or {})}, space=_space(config, network))
+    about = {**known, **(metadata or {})}
+    encoder = None if config.encoder is None else open_encoder(config.encoder)
+    space = _space(config, network) if encoder is None else encoder.fingerprint
+    own = AutoencoderCodec(network, tokenizer, about, space=space)
+    codec = own if encoder is None else ExternalCodec(encoder, own, about)
     codec.save_pretrained(out, "int8" if storage == "int8" else "float32")
-    return AutoencoderCodec.from_pretrained(out)
+    return type(codec).from_pretrained(out)
 
 
 def _origin(name: str) -> AutoencoderCodec:

@@ -61,7 +61,7 @@ class CodecTrainConfig(Config):
             nothing.
         quantizer: folder of a saved quantizer (a run of a quantised model leaves one): the encoder stays as it is, and
             the decoder learns to write from quantised concepts (arXiv:2412.08821, §2.3.4). Needs ``start``.
-        encoder: another sentence encoder, see :func:`largeconcept.codec.external.open_encoder`: it makes the concepts,
+        encoder: another sentence encoder, see :func:`largeconcept.codec.encoders.open_encoder`: it makes the concepts,
             once and before the training, and only a decoder for them is trained.
         out: run folder, resumed from its newest checkpoint.
         max_steps: optimiser steps of the whole run.
