@@ -44,7 +44,8 @@ def run(
         str | None,
         typer.Option(
             "--judge",
-            help="Causal model for perplexity and mutual information: hf=NAME or none. Default: the token model.",
+            help="Causal model for perplexity and mutual information: hf=NAME, token_lm=FOLDER or none. "
+            "Default: the token model, which does not judge itself.",
         ),
     ] = None,
     metrics: Annotated[
@@ -192,6 +193,7 @@ def lines_of_tasks(result: EvaluationResult) -> list[str]:
     for name, task in result.tasks.items():
         heading, rows = task.rows()
         lines += [f"{name} ({task.n:,} items, {task.seconds:,.1f} s)", *table(heading, rows)]
+        lines += [f"  {note}" for note in task.extra.get("notes", [])]
         lines += [f"  without {predictor}: {reason}" for predictor, reason in task.left_out.items()] + [""]
     lines += [f"left out: {name}: {reason}" for name, reason in result.left_out.items()]
     if result.tasks:

@@ -24,6 +24,7 @@ from largeconcept.eval.predictors import (
     TokenModelPredictor,
     open_pipeline,
     open_token_model,
+    weights_fingerprint,
 )
 from largeconcept.eval.records import (
     MODEL,
@@ -103,8 +104,9 @@ def evaluate(
         train_split: split that the model was trained on, for baselines; not used where it is not there.
         predictors: what stands beside the model: predictors, or names as in :func:`open_predictors`. By default all
             that need no model, and a token model that lies beside the model's folder.
-        judge: causal language model for perplexity and mutual information: itself, ``hf=NAME``, or ``none``. By default
-            the first token model among the predictors; these metrics are left out without one.
+        judge: causal language model for perplexity and mutual information: itself, ``hf=NAME``, ``token_lm=FOLDER``, or
+            ``none``. By default the first token model among the predictors; these metrics are left out without one,
+            and of predictors that are the judge.
         metrics: metrics of texts that need a package or weights of their own, by name as in
             :func:`~largeconcept.eval.metrics.optional.open_metrics`. By default ``coherence_outside`` where its package
             is installed; ``none`` for none.
@@ -156,6 +158,10 @@ def evaluate(
     )
     context.predictors = _predictors(predictors, context, where)
     context.judge, about_judge = _judge(judge, context, device)
+    if context.judge is not None:
+        name = (about_judge or {}).get("name")
+        context.judge_name = name if name is None or not Path(name).is_dir() else Path(name).name
+        context.self_judged = _self_judged(context.judge, context)
     chosen_metrics = _metrics(metrics)
     context.metrics = open_metrics(chosen_metrics, device or str(next(model.model.parameters()).device))
     asked = {
@@ -389,7 +395,24 @@ def _judge(
     if kind == "hf" and value:
         where = device or str(next(context.pipeline.model.parameters()).device)
         return HuggingFaceScorer.from_pretrained(value, device=where), {"kind": "hf", "name": value}
-    raise ConfigError("unknown judge", where="judge", got=given, expected="hf=NAME or none")
+    if kind == "token_lm" and value:
+        where = device or str(next(context.pipeline.model.parameters()).device)
+        one = open_token_model(value, context.pipeline.codec, device=where)
+        return TokenScorer(one.model, one.tokenizer), {"kind": "token_lm", "name": value, "weights": one.fingerprint}
+    raise ConfigError("unknown judge", where="judge", got=given, expected="hf=NAME, token_lm=FOLDER or none")
+
+
+def _self_judged(judge: CausalLM, context: Context) -> frozenset[str]:
+    """Return the names of the predictors whose network is the judge's."""
+    own = getattr(judge, "model", None)
+    found = set()
+    for predictor in context.predictors:
+        other = getattr(predictor, "model", None)
+        if own is None or other is None or type(other) is not type(own):
+            continue
+        if other is own or weights_fingerprint(other) == weights_fingerprint(own):
+            found.add(predictor.name)
+    return frozenset(found)
 
 
 def _metrics(given: str | Sequence[str] | None) -> list[str]:

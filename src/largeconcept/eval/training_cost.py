@@ -112,7 +112,7 @@ def step_flops(
     family = str(getattr(model, "type", type(model).__name__))
     if family not in _FAMILIES:
         raise ConfigError("this family's cost is not known", got=family, hint=did_you_mean(family, _FAMILIES))
-    chosen = objective if objective is not None else default_objective(model)
+    chosen: Any = objective if objective is not None else default_objective(model)
     if family == "through_decoder":
         if sentence is None:
             raise ConfigError("training through a decoder includes the decoder's cost", where="codec", got=None)
@@ -245,7 +245,8 @@ def _towers(config: Any, batch: Batch, causal: _Causal, times: int, inputs: int)
 def _two_tower(config: Any, objective: Any, batch: Batch, causal: _Causal) -> tuple[int, int]:
     # With more rows than timesteps, modulators run once for each timestep.
     times = min(batch.rows * batch.targets, config.noise_schedule.num_timesteps)
-    return sum(_towers(config, batch, causal, times, 1)), 0
+    read, denoise = _towers(config, batch, causal, times, 1)
+    return read + denoise, 0
 
 
 def _flow(config: Any, objective: Any, batch: Batch, causal: _Causal) -> tuple[int, int]:
@@ -261,7 +262,8 @@ def _one_stack(config: Any, batch: Batch, causal: _Causal, time: int, outputs: i
     read = batch.read * inward + _read(layer, layers - 1, batch.read, causal) + batch.read * layer.qkv
     # Noisy rows attend to all of the context under a mask.
     noisy = inward + clock + layers * (layer.position + batch.read * layer.pair) + 2 * dim * outputs
-    return clock + batch.rows * read + rows * noisy
+    total: int = clock + batch.rows * read + rows * noisy
+    return total
 
 
 def _one_tower(config: Any, objective: Any, batch: Batch, causal: _Causal) -> tuple[int, int]:

@@ -1,5 +1,6 @@
 """Tasks × predictors: planted predictors get the scores they deserve, runs are resumed, mistakes are told in a line."""
 
+import copy
 import json
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from largeconcept.codec.toy import ToyCodec
 from largeconcept.data.build import build_concepts
 from largeconcept.errors import CheckpointError, ConceptLMError, ConfigError, DataError
 from largeconcept.eval.harness import _parts, evaluate, open_predictors, read_texts, token_model_beside
+from largeconcept.eval.metrics.likelihood import TokenScorer
 from largeconcept.eval.predictors import TokenModelPredictor, written
 from largeconcept.eval.records import EvaluationResult, Score, TaskResult, read_raw
 from largeconcept.eval.tasks import TASKS, Context, choose_tasks
@@ -243,10 +245,16 @@ def test_a_token_model_continues_and_judges(pipe, place):
     )
     task = result.tasks["continuation"]
     for name in ("model", "copy_last", "token_lm"):
-        assert task.scores[name]["perplexity"].value > 1
         assert task.scores[name]["entropy"].n == 4
     assert task.metrics["rouge_l"] == "higher"
     following = result.tasks["next_concept"]
+        # The judge is one of them: it would find its own texts likely.
+        judged = task.scores[name]["perplexity"]
+        assert judged.value is None and not judged.n if name == "token_lm" else judged.value > 1
+    assert task.differences["token_lm"]["perplexity"].value is None
+    assert task.differences["copy_last"]["perplexity"].value is not None
+    said = "perplexity: judged by token_lm; not of token_lm, which is the judge and likes its own texts"
+    assert task.extra["notes"] == [said]
     assert {"model", "copy_last", "training_mean", "nearest_train", "token_lm"} <= set(following.scores)
     assert "mutual_information" in following.metrics
     assert result.settings["judge"] == {"kind": "token_lm", "name": "token_lm"}
@@ -254,6 +262,33 @@ def test_a_token_model_continues_and_judges(pipe, place):
 
 class Counting(Oracle):
     """Counts what it is asked to write."""
+def test_another_judge_judges_all(pipe, place):
+    judge = token_model(seed=1)
+    own = TokenScorer(judge.model, judge.tokenizer)
+    given = {"data": place / "data", "predictors": ["reference", token_model()], "limit": 4}
+    task = evaluate(pipe, "continuation", judge=own, **given).tasks["continuation"]
+    assert all(task.scores[name]["perplexity"].value > 1 for name in ("model", "reference", "token_lm"))
+    assert task.extra["notes"] == ["perplexity: judged by TokenScorer"]
+    # A copy of the judge is the judge too.
+    same = TokenScorer(copy.deepcopy(given["predictors"][1].model), judge.tokenizer)
+    task = evaluate(pipe, "continuation", judge=same, **given).tasks["continuation"]
+    assert task.scores["token_lm"]["perplexity"].value is None and task.scores["model"]["perplexity"].value > 1
+
+
+@pytest.mark.peer
+def test_any_causal_model_of_transformers_judges(pipe, place, tiny_gpt):
+    given = {"data": place / "data", "judge": f"hf={tiny_gpt}", "limit": 4}
+    found = evaluate(pipe, ["continuation"], predictors=["reference", token_model()], **given)
+    scores = found.tasks["continuation"].scores
+    assert all(scores[name]["perplexity"].value > 1 for name in ("model", "reference", "token_lm"))
+    assert found.settings["judge"] == {"kind": "hf", "name": str(tiny_gpt)}
+    assert found.tasks["continuation"].extra["notes"] == [f"perplexity: judged by {tiny_gpt.name}"]
+    # As a predictor it is opened once more, from the same weights.
+    found = evaluate(pipe, ["continuation"], predictors=["reference", f"hf={tiny_gpt}"], **given)
+    scores = found.tasks["continuation"].scores
+    assert scores[tiny_gpt.name]["perplexity"].value is None and scores["model"]["perplexity"].value > 1
+
+
 
     name = "counting"
 

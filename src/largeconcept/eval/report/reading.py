@@ -56,10 +56,11 @@ class PlainTable:
 
 @dataclass(slots=True)
 class Extra:
-    """Plots and tables that a task, or a measurement of costs, put on record."""
+    """Plots, tables and remarks that a task, or a measurement of costs, put on record."""
 
     plots: list[Plot] = field(default_factory=list)
     tables: list[PlainTable] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -111,7 +112,7 @@ def read_runs(paths: Sequence[str | Path]) -> list[Run]:
 
 
 def read_extra(data: Any, where: object) -> Extra:
-    """Read ``{"curves": {title: …}, "tables": {title: …}}``; anything else in it is not for a report.
+    """Read ``{"curves": {title: …}, "tables": {title: …}, "notes": [line, …]}``; what else is in it is for no report.
 
     Raises:
         CheckpointError: not of that form.
@@ -135,6 +136,7 @@ def read_extra(data: Any, where: object) -> Extra:
         if any(len(row) != len(columns) for row in rows):
             raise CheckpointError("not as many cells as columns", where=place)
         extra.tables.append(PlainTable(str(title), columns, rows))
+    extra.notes += [str(one) for one in _list(recorded.get("notes") or [], f"{where}: notes")]
     return extra
 
 

@@ -157,6 +157,7 @@ def _task(name: str, group: Sequence[tuple[Run, TaskResult]], num_samples: int, 
         tag("p", " · ".join(facts), class_="facts"),
         [tag("p", one, class_="warning") for one in warnings],
         table,
+        [tag("p", one, class_="note") for one in dict.fromkeys(line for _, extra in extras for line in extra.notes)],
         _models(name, group),
         extra_blocks(extras),
         [tag("h3", "Samples"), tag("p", f"{len(cards)} items drawn with seed {seed}.", class_="note"), cards]

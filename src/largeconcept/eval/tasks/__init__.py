@@ -6,7 +6,7 @@ result then says why, instead of a score of nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from importlib import import_module
@@ -120,6 +120,9 @@ class Context:
             seed.
         predictors: those of texts beside the model, which is the first.
         judge: a causal language model, for perplexity and mutual information; these are left out without one.
+        judge_name: what it is called in results.
+        self_judged: names of the predictors (``model`` too) that are the judge: it finds what it wrote itself likely,
+            so these figures are left out of theirs.
         metrics: metrics of texts beside those that need nothing, by name.
         options: generation options of the model.
         limit: most documents to use.
@@ -136,6 +139,8 @@ class Context:
     predictors: Sequence[Predictor] = ()
     judge: CausalLM | None = None
     metrics: Mapping[str, OptionalMetric] = field(default_factory=dict)
+    judge_name: str | None = None
+    self_judged: frozenset[str] = frozenset()
     options: GenerationOptions | None = None
     limit: int | None = None
     seed: int = 0
@@ -145,6 +150,14 @@ class Context:
 
 
 Task = Callable[[Context], "TaskResult"]
+    def judge_notes(self, what: str, predictors: Iterable[str]) -> list[str]:
+        """Return what is to be said about figures of the judge, in a line or none."""
+        if self.judge is None:
+            return []
+        own = [name for name in predictors if name in self.self_judged]
+        without = f"; not of {', '.join(own)}, which is the judge and likes its own texts" if own else ""
+        return [f"{what}: judged by {self.judge_name or type(self.judge).__name__}{without}"]
+
 
 
 def load_task(name: str) -> Task:

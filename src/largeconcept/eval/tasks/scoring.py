@@ -68,7 +68,8 @@ class Scored:
 def score(items: Sequence[Item], outputs: Mapping[str, Sequence[Output]], context: Context) -> Scored:
     """Score the outputs of all predictors, the model's (``model``) against each of the others'.
 
-    Perplexity and entropy are there where the context has a judge, other metrics of texts where it has them.
+    Perplexity and entropy are there where the context has a judge, other metrics of texts where it has them. What a
+    judge wrote itself has no perplexity.
     """
     codec, seed = context.pipeline.codec, context.seed
     references = [encoded(codec, item.reference, item.target_lang) for item in items]
@@ -86,7 +87,7 @@ def score(items: Sequence[Item], outputs: Mapping[str, Sequence[Output]], contex
             metric: (_sums([one.get(metric) for one in of_items[name]], labels), ratio) for metric in of_items[name][0]
         }
         if context.judge is not None:
-            values, judged = judged_metrics(items, texts, context.judge)
+            values, judged = judged_metrics(items, texts, None if name in context.self_judged else context.judge)
             tables[name] |= {metric: (summed(rows, labels), statistic) for metric, (rows, statistic) in judged.items()}
             of_items[name] = [{**old, **new} for old, new in zip(of_items[name], values, strict=True)]
         for metric, measured in context.metrics.items():
@@ -168,15 +169,20 @@ def compared(references: Sequence[Tensor | None], concepts: Sequence[Tensor | No
 
 
 def judged_metrics(
-    items: Sequence[Item], outputs: Sequence[Output], judge: CausalLM
+    items: Sequence[Item], outputs: Sequence[Output], judge: CausalLM | None
 ) -> tuple[list[Values], dict[str, Table]]:
-    """Return the perplexity of each output under a judge, and the entropy of its words, never one without the other."""
-    found = generative_perplexity(judge, [list(one.sentences) for one in outputs])
+    """Return the perplexity of each output under a judge, and the entropy of its words, never one without the other.
+
+    Without a judge the entropy alone has values.
+    """
     entropies = [word_entropy(list(one.sentences), item.target_lang) for item, one in zip(items, outputs, strict=True)]
     values: list[Values] = []
-    for nats, tokens, entropy in zip(found.nats, found.tokens, entropies, strict=True):
+    pairs = np.zeros((len(outputs), 2))
+    if judge is not None:
+        found = generative_perplexity(judge, [list(one.sentences) for one in outputs])
+        pairs = np.array([found.nats, found.tokens], dtype=np.float64).T
+    for (nats, tokens), entropy in zip(pairs.tolist(), entropies, strict=True):
         values.append({"perplexity": math.exp(min(nats / tokens, 700.0)) if tokens else None, "entropy": entropy})
-    pairs = np.array([found.nats, found.tokens], dtype=np.float64).T
     known = np.array([[0.0, 0.0] if one is None else [one, 1.0] for one in entropies])
     return values, {"perplexity": (pairs, perplexity), "entropy": (known, ratio)}
 

@@ -89,6 +89,7 @@ def write_and_score(
                 name: sum(output.seconds for output in one.outputs) / len(one.outputs) for name, one in texts.items()
             },
             **scored.extra,
+            "notes": context.judge_notes("perplexity", texts),
         },
     )
 

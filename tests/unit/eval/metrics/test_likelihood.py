@@ -201,32 +201,10 @@ def test_without_transformers_the_command_is_named(monkeypatch):
 # ------------------------------------------------------------------ Hugging Face
 
 
-@pytest.fixture(scope="module")
-def gpt(tmp_path_factory):
-    """A tiny GPT-2 with a tokenizer of bytes, saved in a folder."""
-    transformers = pytest.importorskip("transformers")
-    tokenizers = pytest.importorskip("tokenizers")
-    alphabet = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
-    inner = tokenizers.Tokenizer(
-        tokenizers.models.BPE({letter: i for i, letter in enumerate(alphabet)}, [], unk_token=None)
-    )
-    inner.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=inner, bos_token="<s>")
-    torch.manual_seed(0)
-    sizes = {"n_positions": 24, "n_embd": 16, "n_layer": 2, "n_head": 2}
-    model = transformers.GPT2LMHeadModel(
-        transformers.GPT2Config(vocab_size=len(tokenizer), initializer_range=0.5, **sizes)
-    )
-    folder = tmp_path_factory.mktemp("gpt")
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
-
-
 @pytest.mark.peer
 @torch.no_grad()
-def test_hugging_face_scorer_is_the_model_token_by_token(gpt):
-    scorer = HuggingFaceScorer.from_pretrained(str(gpt), batch_tokens=30)
+def test_hugging_face_scorer_is_the_model_token_by_token(tiny_gpt):
+    scorer = HuggingFaceScorer.from_pretrained(str(tiny_gpt), batch_tokens=30)
     model, tokenizer = scorer.model, scorer.tokenizer
     nats, tokens = scorer.nats([["abc"], ["de", "f"], ""], [["xy"], [], ["z"]])
     for i, (before, text) in enumerate([("xy\n", "abc"), ("\n", "de\nf")]):
