@@ -114,6 +114,34 @@ def inspect(
             echo(f"{name}: " + ", ".join(f"{lang} {count:,}" for lang, count in one.languages.items()))
 
 
+def affixes(
+    path: Annotated[str, typer.Argument(help="Folder of a concept dataset.")],
+    add: Annotated[
+        list[str] | None, typer.Option("--add", help="A text to encode and keep with the dataset; may be repeated.")
+    ] = None,
+    codec: Annotated[
+        str | None, typer.Option("--codec", "-c", help="The codec of the dataset. Default: as noted in it.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """List the affixes of a dataset: the sentences that can stand around its documents. Or add some."""
+    from largeconcept.data.affixes import add_affixes, read_affixes
+
+    found = read_affixes(path)
+    if add:
+        from largeconcept.codec import load_codec
+        from largeconcept.data.reader import ConceptDataset, splits
+
+        name = codec or ConceptDataset(path, (splits(path) or ["train"])[0]).metadata.codec_id
+        found = add_affixes(path, add, load_codec(name))
+    texts = sorted(found.concepts)
+    if json:
+        echo_json(texts)
+        return
+    for text in texts:
+        echo(text)
+
+
 def debian(
     out: Annotated[str, typer.Argument(help="Folder of the corpus.")],
     cache: Annotated[str | None, typer.Option("--cache", help="Folder for downloads. Default: cache in OUT.")] = None,

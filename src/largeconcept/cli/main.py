@@ -51,6 +51,7 @@ VERBS: Table = {
         {
             "build": ("largeconcept.cli.data:build", "Encode documents to a concept dataset."),
             "inspect": ("largeconcept.cli.data:inspect", "Check every promise of a concept dataset."),
+            "affixes": ("largeconcept.cli.data:affixes", "List or add sentences that stand around documents."),
             "corpus": (
                 "Make text corpora.",
                 {"debian": ("largeconcept.cli.data:debian", "Rebuild the multilingual corpus from Debian packages.")},

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
 
 Data = Annotated[str | None, typer.Option("--data", help="Folder of a concept dataset; recipes need it.")]
 Out = Annotated[str | None, typer.Option("--out", help="Run folder. Default: what the recipe or file says.")]
+Start = Annotated[
+    str | None,
+    typer.Option("--from", help="A finished run or a saved pipeline to start from: its model, weights and normalizer."),
+]
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="[KEY.PATH=VALUE]...", help="Settings to change, as train.max_steps=200.")
 ]
@@ -27,6 +31,7 @@ def train(
     overrides: Overrides = None,
     data: Data = None,
     out: Out = None,
+    start: Start = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
     json: Json = False,
 ) -> None:
@@ -34,7 +39,7 @@ def train(
 
     A run that was stopped goes on where it was when it is called again. For several processes start it with torchrun.
     """
-    config = run_config(recipe, data, out, overrides or [])
+    config = run_config(recipe, data, out, overrides or [], start)
     from largeconcept.train.loop import Trainer
 
     result = Trainer(config, progress=not quiet).fit()
@@ -57,10 +62,13 @@ def train(
         raise typer.Exit(130)
 
 
-def run_config(recipe: str, data: str | None, out: str | None, overrides: list[str]) -> RunConfig:
+def run_config(
+    recipe: str, data: str | None, out: str | None, overrides: list[str], start: str | None = None
+) -> RunConfig:
     """Return the configuration that a command line means.
 
     Raises:
+        CheckpointError: there is nothing to start from.
         ConfigError: an unknown recipe or key, an invalid value, a missing file, or a recipe without its data.
         DataError: the dataset is missing or damaged.
     """
@@ -73,18 +81,22 @@ def run_config(recipe: str, data: str | None, out: str | None, overrides: list[s
             raise ConfigError("is for recipes", where="--data", hint="set data.sources=[FOLDER] instead")
         config = RunConfig.from_yaml(recipe)
     else:
-        config = recipe_config(recipe, data)
+        config = recipe_config(recipe, data, start)
+    if start is not None and config.train.init_from != start:
+        from largeconcept.train.start import started
+
+        config = started(config, start)
     if out is not None:
         # The path is data, not YAML: it is quoted so that a folder named 1e3 stays a name.
         overrides = [*overrides, f"train.out={_quoted(out)}"]
     return config.override(*overrides)
 
 
-def recipe_config(name: str, data: str | None) -> RunConfig:
+def recipe_config(name: str, data: str | None, start: str | None = None) -> RunConfig:
     """Call a recipe.
 
     Raises:
-        ConfigError: an unknown recipe, or one without its data.
+        ConfigError: an unknown recipe, or one without its data or without what it starts from.
     """
     import inspect
 
@@ -99,6 +111,11 @@ def recipe_config(name: str, data: str | None) -> RunConfig:
             raise ConfigError("the recipe needs a dataset", where=name, hint="add: --data FOLDER (see: data build)")
         if data is not None:
             keywords["data"] = data
+    if "start" in parameters:
+        if start is None and parameters["start"].default is inspect.Parameter.empty:
+            raise ConfigError("the recipe needs a model to start from", where=name, hint="add: --from RUN")
+        if start is not None:
+            keywords["start"] = start
     return function(**keywords)
 
 

@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from largeconcept.codec.normalizer import ConceptNormalizer
+    from largeconcept.generate.contexts import ContextStore
     from largeconcept.generate.loop import GeneratedConcepts
     from largeconcept.types import ConceptCodec, Segmenter
 
@@ -62,7 +63,8 @@ class GenerationOutput:
         text: the new sentences, joined.
         sentences: the new sentences.
         concepts: (n, C) float32 on the CPU, the new concepts, in the codec's own space.
-        prompt_sentences: the sentences that the model read (the last ones only, if the prompt was too long).
+        prompt_sentences: the sentences that the model read (of a prompt that was too long only the last ones, or for
+            a task the first ones).
         stop_reason: why it ended, as :func:`~largeconcept.generate.loop.generate_concepts` says.
         lang: FLORES-200 code of ``text``.
     """
@@ -87,7 +89,8 @@ class ConceptPipeline:
         decoding: defaults of the decoding options.
         stop_text: the sentence that ended every training document; ``None`` for a model trained without one.
         prompts: task -> sentences around its document, for instruction-tuned models.
-        max_length: longest document in concepts that the model was trained on; longer prompts lose their beginning.
+        max_length: longest document in concepts that the model was trained on; longer prompts lose their beginning,
+            those of tasks their end.
         codec_id: name by which ``load_codec`` finds the codec, noted when the pipeline is saved.
         card: what is known about the model, for the model card.
         device: of the model; ``None`` means an accelerator when there is one.
@@ -123,6 +126,7 @@ class ConceptPipeline:
         self.max_length = max_length
         self.codec_id = codec_id
         self.card = card or ModelCard()
+        self.contexts: ContextStore | None = None  # set it where the same prompts are continued again and again
         self._stop: Tensor | None = None
         check_dims(self._parts(), where=type(self).__name__)
         self.to(default_device() if device is None else device)
@@ -479,9 +483,10 @@ class ConceptPipeline:
             max_concepts = max(budgets)
         chosen = self._options(max_concepts, seed, options)
         room = self._room(chosen.max_concepts, len(prompt.prefix) + len(prompt.suffix))
-        kept = [one[-room:] for one in sentences]
+        # What goes on needs its end; a text that a task is asked of is read from its beginning, as in training.
+        kept = [one[-room:] if ratio is None else one[:room] for one in sentences]
         for name, whole, part in zip(names, sentences, kept):
-            _warn_if_cut(len(whole), len(part), name)
+            _warn_if_cut(len(whole), len(part), name, "last" if ratio is None else "first")
         codes = [input_language(input_lang, document) for document in documents]
         concepts = encode_documents(self.codec, documents, kept, codes, prompt.prefix, prompt.suffix)
         generated = self._generate(concepts, chosen)
@@ -515,6 +520,7 @@ class ConceptPipeline:
             self.normalizer,
             options,
             stop_vector=None if stop is None else stop.to(device),
+            contexts=self.contexts,
         )
         return [replace(one, concepts=one.concepts.detach().float().cpu()) for one in results]
 
@@ -567,10 +573,10 @@ class ConceptPipeline:
         return self.writable(lang or input_lang or document.lang or DEFAULT_LANGUAGE)
 
 
-def _warn_if_cut(whole: int, kept: int, what: str) -> None:
+def _warn_if_cut(whole: int, kept: int, what: str, end: str = "last") -> None:
     if kept < whole:
         warnings.warn(
-            f"{what} has {whole} sentences; the model reads the last {kept} of them", UserWarning, stacklevel=3
+            f"{what} has {whole} sentences; the model reads the {end} {kept} of them", UserWarning, stacklevel=3
         )
 
 

@@ -14,6 +14,7 @@ from pydantic import Field
 
 from largeconcept.codec.rows import check_concepts
 from largeconcept.config import Config
+from largeconcept.data.affixes import encode_affixes
 from largeconcept.errors import DataError, LanguageError, did_you_mean
 from largeconcept.languages import flores
 from largeconcept.types import Document
@@ -101,9 +102,10 @@ def encode_documents(
     prefix: Sequence[str] = (),
     suffix: Sequence[str] = (),
 ) -> list[Tensor]:
-    """Encode the last sentences of each document, between affixes, in one call; what was heard keeps its concepts.
+    """Encode sentences of each document in one call; what was heard keeps its concepts.
 
-    A row of other sentences than those that its document ends with (where a plan was put in front) is encoded as text.
+    A row of other sentences than those that its document begins or ends with (where a plan was put in front) is encoded
+    as text. Affixes are encoded as datasets do it: each by itself, whatever the language of the document.
 
     Raises:
         DataError: concepts of a document that do not fit its sentences or the codec.
@@ -111,17 +113,18 @@ def encode_documents(
     import torch
 
     heard = [_heard(document, row, codec.dim) for document, row in zip(documents, rows, strict=True)]
-    read = [[*prefix, *(row if own is None else ()), *suffix] for row, own in zip(rows, heard, strict=True)]
+    read = [row if own is None else () for row, own in zip(rows, heard, strict=True)]
     encoded = encode_rows(codec, read, languages)
-    first = len(prefix)
-    return [
-        one if own is None else torch.cat((one[:first], own.to(one), one[first:]))
-        for one, own in zip(encoded, heard, strict=True)
-    ]
+    bodies = [one if own is None else own.to(one) for one, own in zip(encoded, heard, strict=True)]
+    if not prefix and not suffix:
+        return bodies
+    affixes = encode_affixes(codec, [*prefix, *suffix])
+    before, after = ([affixes[text][None] for text in texts] for texts in (prefix, suffix))
+    return [torch.cat([*before, body.float().cpu(), *after]) for body in bodies]
 
 
 def _heard(document: Document | None, row: Sequence[str], dim: int) -> Tensor | None:
-    """Return the concepts of the last sentences of a document, if it has them and ``row`` is these sentences."""
+    """Return the concepts of a row of sentences, if its document has them and begins or ends with these sentences."""
     if document is None or document.concepts is None:
         return None
     concepts: Tensor = document.concepts
@@ -134,7 +137,9 @@ def _heard(document: Document | None, row: Sequence[str], dim: int) -> Tensor | 
             got=len(concepts),
         )
     first = len(concepts) - len(row)
-    return concepts[first:].detach() if document.sentences[first:] == tuple(row) else None
+    if document.sentences[first:] == tuple(row):
+        return concepts[first:].detach()
+    return concepts[: len(row)].detach() if document.sentences[: len(row)] == tuple(row) else None
 
 
 def encode_rows(codec: ConceptCodec, rows: Sequence[Sequence[str]], languages: Sequence[str | None]) -> list[Tensor]:

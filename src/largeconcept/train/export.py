@@ -11,7 +11,7 @@ from largeconcept.errors import CheckpointError, ConceptLMError, ConfigError
 from largeconcept.hub import ModelCard, PipelineParts, PromptRecord, check_fingerprint, save_pipeline
 from largeconcept.io import read_json, require_folder
 from largeconcept.train.config import RunConfig
-from largeconcept.train.setup import MODEL_FOLDER, NORMALIZER_FOLDER, RUN_FILE
+from largeconcept.train.start import MODEL_FOLDER, NORMALIZER_FOLDER, RUN_FILE
 
 if TYPE_CHECKING:
     from largeconcept.types import ConceptCodec
@@ -34,7 +34,8 @@ def export_run(
         out: the folder to make.
         codec: the codec the data was built with, or its name or folder; by default the name noted in the run.
         card: what to say in the model card; recipe, training data and metrics are filled in where it is silent.
-        tasks: what a model trained on source and target pairs was trained for, as ``summarize`` or ``expand``.
+        tasks: what a model trained on pairs of sources without a task was trained for, as ``summarize``; the tasks of
+            the sources, and their prompts, are known and need not be named.
         generation: defaults of the generation options.
         reference: store the codec's name and fingerprint instead of a copy.
 
@@ -75,6 +76,7 @@ def export_run(
     segmenter = _segmenter_of(config)
     data = config.data
     prompts = {task: PromptRecord(suffix=(data.prompt_text,) if data.prompt_text else ()) for task in tasks}
+    prompts |= {task: PromptRecord(suffix=(text,)) for task, text in data.tasks.items()}
     parts = PipelineParts(
         segmenter=build_segmenter(segmenter),
         codec=space,
@@ -118,7 +120,9 @@ def complete_card(card: ModelCard, config: RunConfig, facts: Mapping[str, Any]) 
     known: dict[str, Any] = {}
     if not card.training_data:
         known["training_data"] = tuple(
-            f"{source.path} (split {source.split})" + (f", weight {source.weight:g}" if source.weight != 1 else "")
+            f"{source.path} (split {source.split})"
+            + (f", task {source.task}" if source.task else "")
+            + (f", weight {source.weight:g}" if source.weight != 1 else "")
             for source in config.data.sources
         )
     if card.recipe is None:

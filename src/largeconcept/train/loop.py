@@ -42,12 +42,12 @@ from largeconcept.train.setup import (
     open_loader,
     open_objective,
     open_validation,
-    prepare_model,
     prepare_normalizer,
     tell_breaks,
     trained_together,
     validation_batches,
 )
+from largeconcept.train.start import prepare_model
 from largeconcept.train.step import Stepper, StepResult, add_metrics, evaluate, gather_metrics
 
 Weights = Literal["ema", "raw"]
@@ -166,7 +166,8 @@ class _Run:
         self.precision = self._precision(state)
         self._prepare_folder()
         self.normalizer = prepare_normalizer(config, self.datasets, self.out, parallel, resumed=start is not None)
-        self.model = prepare_model(config, parallel)
+        fingerprint = self.loader.metadata.codec_fingerprint
+        self.model = prepare_model(config, parallel, fingerprint, resumed=start is not None)
         tell_breaks(self.model, self.loader, self.normalizer)
         prepare_codebooks(config, self.model, self.datasets, self.normalizer, self.out, parallel, start is not None)
         self.objective = open_objective(build_objective(objective, self.normalizer), self.loader, parallel)

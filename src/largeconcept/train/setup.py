@@ -19,13 +19,14 @@ from largeconcept.data.reader import ConceptDataset
 from largeconcept.errors import ConceptLMError, ConfigError, DataError, TrainingError
 from largeconcept.io import write_json
 from largeconcept.models.planning import PlanningConceptModel
-from largeconcept.models.registry import build_model, load_model, save_model
+from largeconcept.models.registry import save_model
 from largeconcept.objectives.base import NeedsCodec, Objective, TrainsCodec
 from largeconcept.train.config import RunConfig
 from largeconcept.train.parallel import Parallel
+from largeconcept.train.start import MODEL_FOLDER, NORMALIZER_FOLDER, RUN_FILE, start_normalizer
 from largeconcept.types import ConceptBatch
 
-MODEL_FOLDER, NORMALIZER_FOLDER, CODEC_FOLDER, RUN_FILE = "model", "normalizer", "codec", "run.json"
+CODEC_FOLDER = "codec"
 
 
 def open_loader(config: LoaderConfig, parallel: Parallel) -> ConceptLoader:
@@ -159,14 +160,19 @@ def prepare_normalizer(
 ) -> ConceptNormalizer:
     """Return the run's normalizer on this process's device, and leave it in ``out/normalizer``.
 
+    A run that starts from another one, or from a pipeline, keeps the normalizer of that unless it asks for another.
+
     Raises:
         ConfigError: neither a method nor a folder, or a normalizer of another dimension.
     """
     folder = out / NORMALIZER_FOLDER
     choice = config.normalizer
     if not resumed and parallel.is_main:
+        started = start_normalizer(config)
         method = "robust" if choice == "fit" else choice
-        if method in get_args(NormalizerMethod):
+        if started is not None:
+            fitted = ConceptNormalizer.from_pretrained(started)
+        elif method in get_args(NormalizerMethod):
             weights = [float(source.weight) for source in config.data.sources]
             fitted = fit_normalizer(datasets, weights, method, seed=config.train.seed)
         elif Path(choice).is_dir():
@@ -188,26 +194,6 @@ def prepare_normalizer(
         fitted.save_pretrained(folder)
     parallel.barrier()
     return ConceptNormalizer.from_pretrained(folder).to(parallel.device)
-
-
-def prepare_model(config: RunConfig, parallel: Parallel) -> nn.Module:
-    """Return the model with its first weights, the same on every process whatever the device.
-
-    Raises:
-        CheckpointError: ``train.init_from`` is not a saved model.
-        ConfigError: that model is another one.
-    """
-    torch.manual_seed(config.train.seed)
-    if config.train.init_from is None:
-        return build_model(config.model).to(parallel.device)
-    model = load_model(config.train.init_from)
-    if model.config != config.model:
-        raise ConfigError(
-            "the saved model has another configuration",
-            where=f"train.init_from: {config.train.init_from}",
-            hint="copy its config.json into model",
-        )
-    return model.float().to(parallel.device)
 
 
 def tell_breaks(model: nn.Module, loader: ConceptLoader, normalizer: ConceptNormalizer) -> None:

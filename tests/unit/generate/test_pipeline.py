@@ -300,7 +300,9 @@ def test_summaries_use_the_declared_prompt(make_pipeline, tmp_path):
     codec = CountingCodec(16)
     pipe = make_pipeline(codec=codec, prompts={"summarize": PromptRecord(prefix=("Read:",), suffix=("[MODEL]:",))})
     out = pipe.summarize(OTHER, ratio=0.4, seed=1)
-    assert (["Read:", "A dog took the ball.", "The dog ran home.", "Tim was sad.", "[MODEL]:"], None) in codec.encoded
+    assert (["A dog took the ball.", "The dog ran home.", "Tim was sad."], None) in codec.encoded
+    for given in (["Read:"], ["[MODEL]:"]):
+        assert (given, "eng_Latn") in codec.encoded
     assert out.prompt_sentences == ("A dog took the ball.", "The dog ran home.", "Tim was sad.")
     assert len(out.sentences) == 1
     assert len(pipe.summarize(OTHER, max_concepts=2).sentences) == 2
@@ -313,6 +315,32 @@ def test_summaries_use_the_declared_prompt(make_pipeline, tmp_path):
     assert again.summarize(OTHER, ratio=0.4, seed=1).text == out.text
     with pytest.raises(ConfigError, match="summarize"):
         again.expand(OTHER)
+
+
+def test_prompts_stand_in_english_in_texts_of_every_language(make_pipeline, monkeypatch):
+    """As datasets encode them: by themselves."""
+    codec = CountingCodec(16)
+    pipe = make_pipeline(codec=codec, prompts={"expand": PromptRecord(suffix=("Expand it.",))})
+    monkeypatch.setattr(type(codec), "languages", ("deu_Latn", "eng_Latn"), raising=False)
+    pipe.expand("Tim war traurig.", input_lang="de", lang="eng_Latn", seed=0)
+    languages = {tuple(given): lang for given, lang in codec.encoded}
+    assert (languages["Tim war traurig.",], languages["Expand it.",]) == (["deu_Latn"], "eng_Latn")
+
+
+def test_long_documents_of_tasks_keep_their_beginning(make_pipeline):
+    codec = CountingCodec(16)
+    pipe = make_pipeline("mse", codec=codec, max_length=8, prompts={"summarize": PromptRecord(suffix=("In short:",))})
+    sentences = [f"Sentence number {i}." for i in range(9)]
+    with pytest.warns(UserWarning, match=r"9 sentences.*first 5 "):
+        out = pipe.summarize([sentences], max_concepts=2)[0]
+    assert out.prompt_sentences == tuple(sentences[:5])
+    assert (sentences[:5], None) in codec.encoded
+    heard = Document("heard", sentences=tuple(sentences), concepts=codec.encode(sentences))
+    codec.encoded.clear()
+    with pytest.warns(UserWarning, match="first 5 "):
+        again = pipe.summarize(heard, max_concepts=2)
+    assert sentences[:5] not in [given for given, _ in codec.encoded]
+    assert torch.equal(again.concepts, out.concepts)
 
 
 def test_unknown_device(make_pipeline):
