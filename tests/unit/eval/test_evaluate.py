@@ -246,8 +246,6 @@ def test_a_token_model_continues_and_judges(pipe, place):
     task = result.tasks["continuation"]
     for name in ("model", "copy_last", "token_lm"):
         assert task.scores[name]["entropy"].n == 4
-    assert task.metrics["rouge_l"] == "higher"
-    following = result.tasks["next_concept"]
         # The judge is one of them: it would find its own texts likely.
         judged = task.scores[name]["perplexity"]
         assert judged.value is None and not judged.n if name == "token_lm" else judged.value > 1
@@ -255,13 +253,13 @@ def test_a_token_model_continues_and_judges(pipe, place):
     assert task.differences["copy_last"]["perplexity"].value is not None
     said = "perplexity: judged by token_lm; not of token_lm, which is the judge and likes its own texts"
     assert task.extra["notes"] == [said]
+    assert task.metrics["rouge_l"] == "higher"
+    following = result.tasks["next_concept"]
     assert {"model", "copy_last", "training_mean", "nearest_train", "token_lm"} <= set(following.scores)
     assert "mutual_information" in following.metrics
     assert result.settings["judge"] == {"kind": "token_lm", "name": "token_lm"}
 
 
-class Counting(Oracle):
-    """Counts what it is asked to write."""
 def test_another_judge_judges_all(pipe, place):
     judge = token_model(seed=1)
     own = TokenScorer(judge.model, judge.tokenizer)
@@ -289,6 +287,8 @@ def test_any_causal_model_of_transformers_judges(pipe, place, tiny_gpt):
     assert scores[tiny_gpt.name]["perplexity"].value is None and scores["model"]["perplexity"].value > 1
 
 
+class Counting(Oracle):
+    """Counts what it is asked to write."""
 
     name = "counting"
 

@@ -138,9 +138,9 @@ class Context:
     documents: Sequence[Document] = ()
     predictors: Sequence[Predictor] = ()
     judge: CausalLM | None = None
-    metrics: Mapping[str, OptionalMetric] = field(default_factory=dict)
     judge_name: str | None = None
     self_judged: frozenset[str] = frozenset()
+    metrics: Mapping[str, OptionalMetric] = field(default_factory=dict)
     options: GenerationOptions | None = None
     limit: int | None = None
     seed: int = 0
@@ -148,8 +148,6 @@ class Context:
     progress: Callable[..., None] = lambda *_: None
     settings: dict[str, dict[str, Any]] = field(default_factory=dict)
 
-
-Task = Callable[[Context], "TaskResult"]
     def judge_notes(self, what: str, predictors: Iterable[str]) -> list[str]:
         """Return what is to be said about figures of the judge, in a line or none."""
         if self.judge is None:
@@ -158,6 +156,8 @@ Task = Callable[[Context], "TaskResult"]
         without = f"; not of {', '.join(own)}, which is the judge and likes its own texts" if own else ""
         return [f"{what}: judged by {self.judge_name or type(self.judge).__name__}{without}"]
 
+
+Task = Callable[[Context], "TaskResult"]
 
 
 def load_task(name: str) -> Task:

@@ -176,11 +176,11 @@ def judged_metrics(
     Without a judge the entropy alone has values.
     """
     entropies = [word_entropy(list(one.sentences), item.target_lang) for item, one in zip(items, outputs, strict=True)]
-    values: list[Values] = []
     pairs = np.zeros((len(outputs), 2))
     if judge is not None:
         found = generative_perplexity(judge, [list(one.sentences) for one in outputs])
         pairs = np.array([found.nats, found.tokens], dtype=np.float64).T
+    values: list[Values] = []
     for (nats, tokens), entropy in zip(pairs.tolist(), entropies, strict=True):
         values.append({"perplexity": math.exp(min(nats / tokens, 700.0)) if tokens else None, "entropy": entropy})
     known = np.array([[0.0, 0.0] if one is None else [one, 1.0] for one in entropies])
