@@ -40,6 +40,10 @@ VERBS: Table = {
         {
             "train": ("largeconcept.cli.codec:train", "Train a codec on sentences and translations."),
             "eval": ("largeconcept.cli.codec:evaluate", "Measure how well a codec writes back what it read."),
+            "bank": (
+                "largeconcept.cli.codec:bank",
+                "Give a sentence encoder a bank of sentences to write with.",
+            ),
             "fragility": (
                 "largeconcept.cli.codec:fragility",
                 "Measure which sentences noise destroys, and predict it.",
