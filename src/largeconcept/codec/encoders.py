@@ -151,14 +151,23 @@ def wrap_encoder(
 
     Raises:
         ConfigError: no function, or a batch size below one.
-        DataError: the function does not give one finite vector for each sentence.
+        DataError: the function does not give one finite vector for each sentence, whatever stands beside it.
         LanguageError: an unknown language.
     """
     if not callable(function):
         raise ConfigError("not an encoder", where="encoder", got=type(function).__name__, expected="a function")
     if batch_size < 1:
         raise ConfigError("out of range", where="batch_size", got=batch_size, expected="≥ 1")
-    probes = torch.cat([_concepts(function, [clean(text)]) for text in PROBES])
+    texts = [clean(text) for text in PROBES]
+    probes = torch.cat([_concepts(function, [text]) for text in texts])
+    together = F.cosine_similarity(probes, _concepts(function, texts, probes.shape[1]), dim=1).min()
+    if float(together) < SAME:
+        raise DataError(
+            "a sentence has another vector beside others than alone",
+            where="encoder",
+            expected=f"cosine ≥ {SAME}",
+            got=f"{float(together):.3f}",
+        )
     if weights is None:
         step = max(1, probes.shape[1] // 64)
         seen = (probes[:, ::step] * 2).round().to(torch.int8).numpy().tobytes()
