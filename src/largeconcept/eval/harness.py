@@ -48,10 +48,10 @@ if TYPE_CHECKING:
 DEFAULT_PREDICTORS = ("copy_last", "lead_3", "mean_vector", "nearest_train", "shuffled", "reference")
 FROM_TRAINING = ("mean_vector", "nearest_train")
 PREDICTORS = {
-    "copy_last": "the last sentence of the text, again",
+    "copy_last": "the last sentence of the text, again and again; as a summary once",
     "lead_K": "the first K sentences of the text, as lead_3",
     "mean_vector": "the mean concept of the training data, decoded",
-    "nearest_train": "what followed the nearest training sentence, or the target of the nearest training text",
+    "nearest_train": "what followed the nearest training sentence; the target of the nearest text, or its text",
     "shuffled": "the reference of another item: a control",
     "reference": "what the author wrote: the figures of human text",
     "token_lm=FOLDER": "a token model, or its finished run",
@@ -336,7 +336,7 @@ def _open(name: str, context: Context) -> Predictor:
     if kind == "constant" and value:
         return Constant(value)
     if kind == "copy_last":
-        return CopyLast()
+        return CopyLast(codec)
     if kind.startswith("lead_") and kind[5:].isdecimal():
         return Lead(int(kind[5:]), codec)
     if kind == "shuffled":

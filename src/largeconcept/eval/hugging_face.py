@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from largeconcept.errors import CheckpointError, missing_extra
-from largeconcept.eval.predictors import Item, Mode, Output, grouped, weights_fingerprint, written
+from largeconcept.eval.predictors import ZERO_SHOT, Item, Mode, Output, grouped, weights_fingerprint, written
 from largeconcept.eval.records import digest
 from largeconcept.generate.texts import join_sentences
 from largeconcept.languages import language_name
@@ -35,8 +35,8 @@ MAX_NEW_TOKENS = 48
 class HuggingFacePredictor:
     """A causal or a sequence-to-sequence model.
 
-    A causal model without a chat template continues texts, and does nothing else unless it is given a prompt for it;
-    one with a template is told what to do. A sequence-to-sequence model summarises.
+    A causal model without a chat template continues texts; for all else it is given a prompt, or goes on after the
+    item's question. One with a template is told what to do. A sequence-to-sequence model summarises.
 
     Args:
         model: of ``transformers``.
@@ -88,10 +88,15 @@ class HuggingFacePredictor:
 
     def cannot(self, mode: Mode, items: Sequence[Item]) -> str | None:
         """Return why not."""
+        if self._zero_shot(mode):
+            silent = [item for item in items if item.question is None]
+            if any(item.cross_lingual for item in silent):
+                return "cannot be told in which language to write"
+            return f"a causal model without a chat template, not to be asked to {mode} otherwise" if silent else None
         if mode not in self.prompts:
             if self.seq2seq:
                 return "a sequence-to-sequence model without a prompt for it"
-            return "a causal model without a chat template continues texts only"
+            return "a causal model without a prompt for it"
         if any(item.cross_lingual for item in items) and "{language}" not in self.prompts[mode]:
             return "its prompt cannot ask for a language"
         return None
@@ -109,15 +114,21 @@ class HuggingFacePredictor:
                 lang = items[place].target_lang
                 spans = self.segmenter.segment(text, lang) if text.strip() else []
                 sentences = [" ".join(span.of(text).split()) for span in spans][:budget]
-                outputs[place] = written(sentences, lang, seconds=time.perf_counter() - began)
+                notes = {ZERO_SHOT: True} if self._zero_shot(mode) else {}
+                outputs[place] = written(sentences, lang, seconds=time.perf_counter() - began, notes=notes)
         return [output for output in outputs if output is not None]
+
+    def _zero_shot(self, mode: Mode) -> bool:
+        causal = not (self.seq2seq or self.instructed)
+        return causal and mode in ("summarize", "expand") and mode not in self.prompts
 
     def _one(self, item: Item, mode: Mode, budget: int) -> str:
         source = item.lang or item.target_lang
-        prompt = self.prompts[mode]
+        prompt = "{text} {question}" if self._zero_shot(mode) else self.prompts[mode]
         for name, value in (
             ("{number}", str(budget)),
             ("{language}", language_name(item.target_lang)),
+            ("{question}", item.question or ""),
             ("{text}", join_sentences(item.source.sentences, source)),  # last: a text may hold braces
         ):
             prompt = prompt.replace(name, value)

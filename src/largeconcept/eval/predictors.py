@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from largeconcept.objectives.token_lm import TextTokenizer
     from largeconcept.types import ConceptCodec
 
+ZERO_SHOT = "zero_shot"
+"""Note of an output that was asked for by the item's question."""
 Mode = Literal["continue", "summarize", "expand", "plan"]
 """What is asked of a predictor: to go on, to shorten, to make longer, or to go on with a plan for each paragraph."""
 
@@ -45,6 +47,8 @@ class Item:
         source: the text that is read, with its sentences.
         reference: the sentences that a person wrote.
         max_concepts: most sentences to write.
+        question: what a model that was not tuned to the task reads after the source, in the language that is to be
+            written; ``None`` where it is not to be asked so, or not known how.
     """
 
     id: str
@@ -53,6 +57,7 @@ class Item:
     source: Document
     reference: tuple[str, ...]
     max_concepts: int
+    question: str | None = None
 
     @property
     def cross_lingual(self) -> bool:
@@ -70,7 +75,14 @@ class Item:
             "title": self.source.title,
             "plans": None if self.source.plans is None else list(self.source.plans),
             "max_concepts": self.max_concepts,
+            "question": self.question,
         }
+
+    @property
+    def asked(self) -> Document:
+        """The source with the question after it."""
+        read = self.source.sentences if self.question is None else (*self.source.sentences, self.question)
+        return replace(self.source, sentences=read, concepts=None, times=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +146,8 @@ class ConceptModelPredictor:
     """A pipeline around a concept model of any family.
 
     It continues texts; it summarises and expands where it was tuned to (``prompts`` in ``pipeline.json``), also into
-    languages that the tuning did not have; it plans where its model does.
+    languages that the tuning did not have, and else goes on after the item's question, if there is one; it plans where
+    its model does.
 
     Args:
         pipeline: the model with its codec.
@@ -179,7 +192,7 @@ class ConceptModelPredictor:
         """Return why not; see :class:`Predictor`."""
         from largeconcept.models.planning import PlanningConceptModel
 
-        if mode in ("summarize", "expand") and mode not in self.pipeline.prompts:
+        if self._zero_shot(mode) and any(item.question is None for item in items):
             return f"not tuned to {mode}: its pipeline.json has no such prompt"
         if mode == "plan" and not isinstance(self.pipeline.model, PlanningConceptModel):
             return "does not plan"
@@ -194,15 +207,22 @@ class ConceptModelPredictor:
             began = time.perf_counter()
             settings = {**plain, "max_concepts": budget, "min_concepts": min(plain["min_concepts"], budget)}
             keywords = {**settings, "seed": seed, "lang": lang}
-            documents = [items[place].source for place in places]
+            asked = self._zero_shot(mode)
+            documents = [items[place].asked if asked else items[place].source for place in places]
             made = self._plan(documents, keywords) if mode == "plan" else self._write(documents, mode, keywords)
             seconds = (time.perf_counter() - began) / len(places)
             for place, output in zip(places, made, strict=True):
-                outputs[place] = replace(output, seconds=seconds)
+                notes = {**output.notes, **({ZERO_SHOT: True} if asked else {})}
+                outputs[place] = replace(output, seconds=seconds, notes=notes)
         return [output for output in outputs if output is not None]
 
+    def _zero_shot(self, mode: Mode) -> bool:
+        return mode in ("summarize", "expand") and mode not in self.pipeline.prompts
+
     def _write(self, documents: list[Document], mode: Mode, keywords: dict[str, Any]) -> list[Output]:
-        verb = {"summarize": self.pipeline.summarize, "expand": self.pipeline.expand}.get(mode, self.pipeline)
+        verb: Any = self.pipeline
+        if mode in self.pipeline.prompts:
+            verb = {"summarize": self.pipeline.summarize, "expand": self.pipeline.expand}.get(mode, verb)
         return [
             Output(one.sentences, one.text, one.lang, notes={"stop_reason": one.stop_reason}, concepts=one.concepts)
             for one in verb(documents, **keywords)
@@ -223,23 +243,32 @@ class ConceptModelPredictor:
 
 
 class TokenModelPredictor:
-    """A token model of :mod:`largeconcept.models.token_lm`: it continues texts, and has no way to be asked otherwise.
+    """A token model of :mod:`largeconcept.models.token_lm`.
+
+    It continues texts; it summarises and expands after the sentence that it was tuned to, or after the item's question
+    if it was not, and always where another language is to be written: a prompt says nothing of languages.
 
     Args:
         model: the model.
         tokenizer: that of the codec it was trained with.
         options: greedy by default; number of sentences and seed are taken from the items.
         name: in results.
+        prompts: mode -> the sentence between source and target in its training.
     """
 
     whole = False
 
     def __init__(
-        self, model: TokenLM, tokenizer: TextTokenizer, options: TokenOptions | None = None, name: str = "token_lm"
+        self,
+        model: TokenLM,
+        tokenizer: TextTokenizer,
+        options: TokenOptions | None = None,
+        name: str = "token_lm",
+        prompts: Mapping[str, str] | None = None,
     ) -> None:
         from largeconcept.generate.token_lm import TokenOptions
 
-        self.model, self.tokenizer, self.name = model, tokenizer, name
+        self.model, self.tokenizer, self.name, self.prompts = model, tokenizer, name, dict(prompts or {})
         self.options = options if options is not None else TokenOptions()
 
     @cached_property
@@ -258,14 +287,26 @@ class TokenModelPredictor:
             # Two vocabularies of one size cut these letters differently.
             "tokenizer": digest(self.tokenizer.encode(["The quick brown fox, über naïve façade: ñandú 1984."])),
             "options": settings,
+            "prompts": self.prompts,
             "device": self.model.embedding.weight.device.type,
         }
 
     def cannot(self, mode: Mode, items: Sequence[Item]) -> str | None:
         """Return why not; see :class:`Predictor`."""
-        if mode != "continue":
-            return "a token model without task prompts continues texts only"
-        return "writes the language of the text only" if any(item.cross_lingual for item in items) else None
+        if mode not in ("continue", "summarize", "expand"):
+            return "does not plan"
+        silent = [item for item in items if self._reads(item, mode) is None]
+        if any(item.cross_lingual for item in silent):
+            return "cannot be told in which language to write"
+        return f"not tuned to {mode}, and not to be asked otherwise" if silent else None
+
+    def _reads(self, item: Item, mode: Mode) -> tuple[str, ...] | None:
+        """Return the sentences that the model goes on after; ``None`` if there is no way to ask."""
+        if mode == "continue":
+            return None if item.cross_lingual else item.source.sentences
+        if mode in self.prompts and not item.cross_lingual:
+            return (*item.source.sentences, self.prompts[mode])
+        return None if item.question is None else item.asked.sentences
 
     def generate(self, items: Sequence[Item], mode: Mode, seed: int) -> list[Output]:
         """Write; equal items and seeds give equal texts in any batch."""
@@ -275,11 +316,13 @@ class TokenModelPredictor:
         for (budget,), places in grouped(items, "max_concepts").items():
             began = time.perf_counter()
             options = self.options.model_copy(update={"max_sentences": budget, "seed": seed})
-            prompts = [items[place].source.sentences for place in places]
+            prompts = [self._reads(items[place], mode) or () for place in places]
             texts = continue_sentences(self.model, self.tokenizer, prompts, options)
             seconds = (time.perf_counter() - began) / len(places)
             for place, text in zip(places, texts, strict=True):
-                outputs[place] = written(text, items[place].target_lang, seconds=seconds)
+                asked = mode != "continue" and (mode not in self.prompts or items[place].cross_lingual)
+                notes = {ZERO_SHOT: True} if asked else {}
+                outputs[place] = written(text, items[place].target_lang, seconds=seconds, notes=notes)
         return [output for output in outputs if output is not None]
 
 
@@ -362,8 +405,10 @@ def open_token_model(
 
     folder = require_folder(path, "token model or its training run")
     space: Any = codec
+    prompts: Mapping[str, str] = {}
     if (folder / "config.yaml").is_file():
         config, facts = read_run(folder)
+        prompts = config.data.tasks
         named = getattr(config.objective, "codec", None)
         if named is not None or facts["codec_fingerprint"] != codec.fingerprint:
             space = load_codec(named or facts["codec"])
@@ -384,7 +429,8 @@ def open_token_model(
         )
     move(device or default_device(), model)
     model.eval()
-    return TokenModelPredictor(model, tokenizer, TokenOptions.from_dict(dict(options or {}), where="token_lm"))
+    chosen = TokenOptions.from_dict(dict(options or {}), where="token_lm")
+    return TokenModelPredictor(model, tokenizer, chosen, prompts=prompts)
 
 
 __all__ = [

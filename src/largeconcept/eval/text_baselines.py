@@ -1,12 +1,13 @@
 """Predictors of text that need no model: what a score has to be compared with before it means anything.
 
 ==================  ====================================================================================================
-``copy_last``       the last sentence of the source, over and over
+``copy_last``       the last sentence of the source, over and over; as a summary once
 ``lead_K``          the first K sentences of the source (translated through their concepts, where another language is
                     asked for): the usual baseline of summarisation
 ``mean_vector``     the mean concept of the training data, decoded: what a regression without context would say
-``nearest_train``   what followed the training sentence that is nearest to the source's last one, or the target of the
-                    nearest training document: a model that is no better has memorised, or learnt less than a look-up
+``nearest_train``   what followed the training sentence that is nearest to the source's last one; the target of the
+                    nearest training document, or the document of the nearest target: a model that is no better has
+                    memorised, or learnt less than a look-up
 ``shuffled``        the reference of another item: fluent, human, and about something else. A metric that cannot tell
                     it from a good answer does not measure content
 ``reference``       what the author wrote: what metrics that need no reference say of human text (the row "ground truth"
@@ -40,24 +41,35 @@ TRAIN_CONCEPTS = 200_000
 
 
 class CopyLast:
-    """Repeat the last sentence of the source: the text of the next-concept baseline of that name."""
+    """Repeat the source's last sentence, the text of the next-concept baseline of that name; as a summary say it once.
+
+    Args:
+        codec: translates it where another language is asked for; without it such items cannot be done.
+    """
 
     whole = False
     name = "copy_last"
 
+    def __init__(self, codec: ConceptCodec | None = None) -> None:
+        self.codec = codec
+
     def describe(self) -> dict[str, Any]:
         """Return what outputs depend on; see :class:`~largeconcept.eval.predictors.Predictor`."""
-        return {"kind": self.name}
+        return {"kind": self.name, "codec": None if self.codec is None else self.codec.fingerprint}
 
     def cannot(self, mode: Mode, items: Sequence[Item]) -> str | None:
         """Return why not."""
-        if mode in ("summarize", "expand"):
-            return "a baseline of continuation"
-        return "copies the text's own language" if any(item.cross_lingual for item in items) else None
+        return _cannot_translate(self.codec, items)
 
     def generate(self, items: Sequence[Item], mode: Mode, seed: int) -> list[Output]:
         """Write."""
-        return [written([item.source.sentences[-1]] * item.max_concepts, item.target_lang) for item in items]
+        outputs = []
+        for item in items:
+            began = time.perf_counter()
+            copied = _in_its_language(self.codec, item, item.source.sentences[-1:])
+            sentences = copied if mode == "summarize" else copied * item.max_concepts
+            outputs.append(written(sentences, item.target_lang, seconds=time.perf_counter() - began))
+        return outputs
 
 
 class Lead:
@@ -89,21 +101,14 @@ class Lead:
 
     def cannot(self, mode: Mode, items: Sequence[Item]) -> str | None:
         """Return why not."""
-        foreign = {item.target_lang for item in items if item.cross_lingual}
-        if foreign and self.codec is None:
-            return "copies the text's own language"
-        unwritable = foreign - set(self.codec.languages if self.codec is not None else ())
-        return f"the codec does not write {', '.join(sorted(unwritable))}" if unwritable else None
+        return _cannot_translate(self.codec, items)
 
     def generate(self, items: Sequence[Item], mode: Mode, seed: int) -> list[Output]:
         """Write."""
         outputs = []
         for item in items:
             began = time.perf_counter()
-            sentences = list(item.source.sentences[: self.number])
-            if item.cross_lingual and self.codec is not None:
-                known = item.lang if item.lang in self.codec.languages else None
-                sentences = self.codec.decode(self.codec.encode(sentences, known), item.target_lang)
+            sentences = _in_its_language(self.codec, item, item.source.sentences[: self.number])
             outputs.append(written(sentences, item.target_lang, seconds=time.perf_counter() - began))
         return outputs
 
@@ -143,8 +148,9 @@ class NearestTrain:
     """What the training data says in the nearest place.
 
     A text is continued by the sentences after the training sentence whose concept has the greatest cosine to that of
-    the source's last sentence; it is summarised (or expanded) by the target of the training document whose mean concept
-    is nearest to the source's. Only training texts in the language that is asked for are searched.
+    the source's last sentence; it is summarised by the target of the training document whose mean concept is nearest to
+    the source's, and expanded by the document whose target's is. Only training texts in the language that is asked for
+    are searched, whatever the language of the source.
 
     Args:
         train: the training split.
@@ -176,18 +182,24 @@ class NearestTrain:
         return {lang: (_unit(torch.cat(parts)), places[lang]) for lang, parts in rows.items()}
 
     @cached_property
-    def _means(self) -> dict[str | None, tuple[Tensor, list[int]]]:
-        """Language -> unit mean concepts (documents, C) of documents with a target, and their numbers."""
-        import torch
-
+    def _pairs(self) -> dict[str | None, list[int]]:
+        """Language -> the numbers of documents with a target."""
         chosen: dict[str | None, list[int]] = {}
         for number, document in enumerate(self._documents):
-            if document.target_sentences:
+            if document.target_sentences and document.target_concepts is not None:
                 chosen.setdefault(document.lang, []).append(number)
-        return {
-            lang: (_unit(torch.stack([_unit(self._documents[i].concepts).mean(dim=0) for i in numbers])), numbers)
-            for lang, numbers in chosen.items()
-        }
+        return chosen
+
+    @cached_property
+    def _document_means(self) -> dict[str | None, Tensor]:
+        """Language -> unit mean concepts (documents, C) of the documents of pairs."""
+        return {lang: _means([self._documents[i].concepts for i in numbers]) for lang, numbers in self._pairs.items()}
+
+    @cached_property
+    def _target_means(self) -> dict[str | None, Tensor]:
+        """Language -> unit mean concepts (documents, C) of the targets of pairs."""
+        targets = {lang: [self._documents[i].target_concepts for i in numbers] for lang, numbers in self._pairs.items()}
+        return {lang: _means([one for one in found if one is not None]) for lang, found in targets.items()}
 
     def describe(self) -> dict[str, Any]:
         """Return what outputs depend on."""
@@ -198,45 +210,44 @@ class NearestTrain:
 
     def cannot(self, mode: Mode, items: Sequence[Item]) -> str | None:
         """Return why not."""
-        if mode in ("summarize", "expand"):
-            if any(item.cross_lingual for item in items):
-                return "its targets are in the training texts' own languages"
-            found: Mapping[str | None, object] = self._means
-        else:
-            found = self._places
-        if mode == "expand" or not found:
-            what = "no pairs to " + mode if mode in ("summarize", "expand") else "no text of two sentences"
-            return f"the training data has {what}"
+        pairs = mode in ("summarize", "expand")
+        found: Mapping[str | None, object] = self._pairs if pairs else self._places
+        if not found:
+            return f"the training data has {'no summaries' if pairs else 'no text of two sentences'}"
         absent = {item.target_lang for item in items} - set(found) if None not in found else set()
-        return f"the training data has no text in {', '.join(sorted(map(str, absent)))}" if absent else None
+        what = "summaries" if pairs else "text"
+        return f"the training data has no {what} in {', '.join(sorted(map(str, absent)))}" if absent else None
 
     def generate(self, items: Sequence[Item], mode: Mode, seed: int) -> list[Output]:
         """Write."""
         outputs: list[Output | None] = [None] * len(items)
         for (lang,), places in grouped(items, "target_lang").items():
             began = time.perf_counter()
-            sources = [items[place].source.sentences for place in places]
-            texts = self._targets(sources, lang) if mode == "summarize" else self._followers(sources, lang)
+            asked = [items[place] for place in places]
+            texts = (
+                self._nearest(asked, lang, mode) if mode in ("summarize", "expand") else self._followers(asked, lang)
+            )
             seconds = (time.perf_counter() - began) / len(places)
             for place, sentences in zip(places, texts, strict=True):
                 outputs[place] = written(sentences[: items[place].max_concepts], lang, seconds=seconds)
         return [output for output in outputs if output is not None]
 
-    def _followers(self, sources: Sequence[Sequence[str]], lang: str) -> list[list[str]]:
+    def _followers(self, items: Sequence[Item], lang: str) -> list[list[str]]:
         concepts, places = self._places.get(lang) or self._places[None]
-        asked = _unit(self.codec.encode([source[-1] for source in sources], self._known(lang)))
+        asked = _unit(self.codec.encode([item.source.sentences[-1] for item in items], self._known(lang)))
         found = [places[i] for i in (asked.to(concepts) @ concepts.T).argmax(dim=1).tolist()]
         return [self._documents[number].sentences[place + 1 :] for number, place in found]
 
-    def _targets(self, sources: Sequence[Sequence[str]], lang: str) -> list[list[str]]:
-        import torch
+    def _nearest(self, items: Sequence[Item], lang: str, mode: Mode) -> list[list[str]]:
+        """Return the targets of the nearest documents, or the documents of the nearest targets."""
+        means = self._document_means if mode == "summarize" else self._target_means
+        there = lang if lang in means else None
+        asked = [self.codec.encode(list(item.source.sentences), self._known(item.lang)) for item in items]
+        best = (_means(asked).to(means[there]) @ means[there].T).argmax(dim=1).tolist()
+        found = [self._documents[self._pairs[there][i]] for i in best]
+        return [list((one.target_sentences or ()) if mode == "summarize" else one.sentences) for one in found]
 
-        means, numbers = self._means.get(lang) or self._means[None]
-        asked = [_unit(self.codec.encode(list(source), self._known(lang))).mean(dim=0) for source in sources]
-        best = (_unit(torch.stack(asked)).to(means) @ means.T).argmax(dim=1).tolist()
-        return [list(self._documents[numbers[i]].target_sentences or ()) for i in best]
-
-    def _known(self, lang: str) -> str | None:
+    def _known(self, lang: str | None) -> str | None:
         return lang if lang in self.codec.languages else None
 
 
@@ -323,6 +334,30 @@ def _first_documents(dataset: ConceptDataset, limit: int) -> Iterator[ConceptDoc
         if count > limit:
             return
         yield document
+
+
+def _cannot_translate(codec: ConceptCodec | None, items: Sequence[Item]) -> str | None:
+    """Return why sentences of the sources cannot be written in the languages that are asked for."""
+    foreign = {item.target_lang for item in items if item.cross_lingual}
+    if foreign and codec is None:
+        return "copies the text's own language"
+    unwritable = foreign - set(codec.languages if codec is not None else ())
+    return f"the codec does not write {', '.join(sorted(unwritable))}" if unwritable else None
+
+
+def _in_its_language(codec: ConceptCodec | None, item: Item, sentences: Sequence[str]) -> list[str]:
+    """Return sentences of an item's source in the language that is asked for, through their concepts."""
+    if not item.cross_lingual or codec is None:
+        return list(sentences)
+    known = item.lang if item.lang in codec.languages else None
+    return codec.decode(codec.encode(list(sentences), known), item.target_lang)
+
+
+def _means(texts: Sequence[Tensor]) -> Tensor:
+    """Return (texts, C) unit means of the unit concepts of each text."""
+    import torch
+
+    return _unit(torch.stack([_unit(one).mean(dim=0) for one in texts]))
 
 
 def _unit(x: Tensor) -> Tensor:

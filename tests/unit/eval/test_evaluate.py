@@ -192,7 +192,8 @@ def test_summaries_expansion_and_other_languages(make_pipeline, codec, place, tm
         assert set(result.tasks) == {"summarize", "expand"}
     summary = result.tasks["summarize"]
     assert summary.scores["oracle"]["rouge_lsum"].value == pytest.approx(100)
-    assert summary.left_out["copy_last"]
+    copied = read_raw(tmp_path / "out" / "raw" / "summarize" / "copy_last.jsonl")
+    assert all(line["sentences"] == line["source"][-1:] for line in copied)
     lead = read_raw(tmp_path / "out" / "raw" / "summarize" / "lead_1.jsonl")
     assert all(line["sentences"] == line["source"][:1] for line in lead)
     model = read_raw(tmp_path / "out" / "raw" / "summarize" / "model.jsonl")
@@ -209,7 +210,8 @@ def test_summaries_expansion_and_other_languages(make_pipeline, codec, place, tm
 
 
 def test_models_without_a_prompt_say_why(pipe, place):
-    result = evaluate(pipe, "all", documents=place / "test.jsonl", predictors="none", limit=4)
+    settings = {"summarize": {"zero_shot": False}, "expand": {"zero_shot": False}}
+    result = evaluate(pipe, "all", documents=place / "test.jsonl", predictors="none", limit=4, settings=settings)
     assert {"next_concept", "continuation"} <= set(result.tasks)
     assert "not tuned to summarize" in result.left_out["summarize"]
     assert "not tuned to expand" in result.left_out["expand"]

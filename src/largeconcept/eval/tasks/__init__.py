@@ -59,33 +59,33 @@ TASKS: dict[str, TaskInfo] = {
         "Draw the sentence at each place of a text twice: BrierLM, for samplers and likelihood models alike.",
     ),
     "continuation": TaskInfo(
-        f"{_PLACE}.generation:continuation", "generation", 1, "Continue held-out texts by some sentences."
+        f"{_PLACE}.generation:continuation", "generation", 2, "Continue held-out texts by some sentences."
     ),
     "summarize": TaskInfo(
         f"{_PLACE}.generation:summarize",
         "generation",
-        1,
+        2,
         "Write the summary of a text.",
-        "texts with a summary or target sentences; a model tuned to summarize",
+        "texts with a summary or target sentences",
     ),
     "summarize_into": TaskInfo(
         f"{_PLACE}.generation:summarize_into",
         "generation",
-        1,
+        2,
         "Write the summary in another language than the text's, zero-shot.",
-        "texts whose summary exists in another language; a model tuned to summarize",
+        "texts whose summary exists in another language",
     ),
     "expand": TaskInfo(
         f"{_PLACE}.generation:expand",
         "generation",
-        1,
+        2,
         "Write a text from its summary.",
-        "texts with a summary or target sentences; a model tuned to expand",
+        "texts with a summary or target sentences",
     ),
     "plan": TaskInfo(
         f"{_PLACE}.generation:plan",
         "generation",
-        1,
+        2,
         "Continue texts paragraph by paragraph, planning each.",
         "a planning model",
     ),

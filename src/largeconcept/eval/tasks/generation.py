@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from largeconcept.config import Config
+from largeconcept.data.documents import family_of, version_of
 from largeconcept.eval.predictors import Item
 from largeconcept.eval.records import TaskResult, digest
 from largeconcept.eval.tasks import Context, LeftOut
 from largeconcept.eval.tasks.writing import write_and_score
+from largeconcept.eval.zero_shot import question
 from largeconcept.generate.texts import DEFAULT_LANGUAGE, as_config
 from largeconcept.types import Document
 
@@ -43,11 +45,14 @@ class SummarySettings(Config):
         ratio: most sentences of a summary, as a share of the source's; at least one is allowed.
         length: the same as a number; wins over ``ratio``.
         max_source: most sentences of a source; the others, at its end, are left out.
+        zero_shot: ask models that were not tuned to it by a sentence after the text
+            (:mod:`largeconcept.eval.zero_shot`); without, they are left out.
     """
 
     ratio: float = Field(default=0.2, gt=0)
     length: int | None = Field(default=None, ge=1)
     max_source: int = Field(default=64, ge=1)
+    zero_shot: bool = True
 
 
 class ExpansionSettings(Config):
@@ -57,11 +62,13 @@ class ExpansionSettings(Config):
         ratio: most sentences, as a multiple of those of the summary.
         length: the same as a number; wins over ``ratio``.
         max_reference: most sentences of the original that an expansion is compared with.
+        zero_shot: as in :class:`SummarySettings`.
     """
 
     ratio: float = Field(default=4.0, gt=0)
     length: int | None = Field(default=None, ge=1)
     max_reference: int = Field(default=64, ge=1)
+    zero_shot: bool = True
 
 
 def continuation(context: Context) -> TaskResult:
@@ -96,7 +103,7 @@ def summarize(context: Context) -> TaskResult:
     """Summarise texts; the reference is the summary (or the target sentences) that they came with.
 
     Raises:
-        LeftOut: no text with a summary, or a model that was not tuned to it.
+        LeftOut: no text with a summary, or a model that was not tuned to it and may not be asked otherwise.
     """
     settings = as_config(SummarySettings, context.settings.get("summarize"), "summarize")
 
@@ -117,18 +124,19 @@ def summarize_into(context: Context) -> TaskResult:
     does this zero-shot (arXiv:2412.08821, section 4.3).
 
     Raises:
-        LeftOut: no text whose summary is there in another language, or a model that was not tuned to summarise.
+        LeftOut: no text whose summary is there in another language, or a model that was not tuned to summarise and may
+            not be asked otherwise.
     """
     settings = as_config(SummarySettings, context.settings.get("summarize_into"), "summarize_into")
     languages = set(context.pipeline.codec.languages)
 
     def items() -> Iterator[Item]:
-        versions: dict[str, dict[str, Document]] = {}
+        versions: dict[tuple[str | None, str], dict[str, Document]] = {}
         for document in context.documents:
             if document.lang is not None:
-                versions.setdefault(document.id, {})[document.lang] = document
+                versions.setdefault(_work(document), {})[document.lang] = document
         for document in context.documents:
-            twins = versions.get(document.id, {}) if document.lang is not None else {}
+            twins = versions.get(_work(document), {}) if document.lang is not None else {}
             found = {
                 lang: summary
                 for lang, twin in sorted(twins.items())
@@ -137,7 +145,7 @@ def summarize_into(context: Context) -> TaskResult:
             }
             if found:
                 # One language for each text, drawn from its name and the seed.
-                draw = int(digest([context.seed, document.id, document.lang]), 16) % len(found)
+                draw = int(digest([context.seed, version_of(document.id), document.lang]), 16) % len(found)
                 lang = list(found)[draw]
                 yield _summary_item(document, lang, found[lang], settings)
 
@@ -149,7 +157,7 @@ def expand(context: Context) -> TaskResult:
     """Write a text from its summary; the reference is the text.
 
     Raises:
-        LeftOut: no text with a summary, or a model that was not tuned to it.
+        LeftOut: no text with a summary, or a model that was not tuned to it and may not be asked otherwise.
     """
     settings = as_config(ExpansionSettings, context.settings.get("expand"), "expand")
 
@@ -160,7 +168,8 @@ def expand(context: Context) -> TaskResult:
                 source = Document(id=document.id, sentences=summary, lang=document.lang, title=document.title)
                 budget = settings.length or max(1, round(settings.ratio * len(summary)))
                 reference = document.sentences[: settings.max_reference]
-                yield Item(document.id, document.lang, lang, source, reference, budget)
+                asked = question("expand", lang) if settings.zero_shot else None
+                yield Item(document.id, document.lang, lang, source, reference, budget, asked)
 
     chosen = _chosen(context, items(), "no held-out text has a summary or target sentences")
     return write_and_score(context, "expand", "expand", chosen, settings.to_dict())
@@ -229,7 +238,13 @@ def _cut(document: Document, lang: str, cut: int, length: int) -> Item:
 def _summary_item(document: Document, lang: str, summary: tuple[str, ...], settings: SummarySettings) -> Item:
     item = _cut(document, lang, min(len(document.sentences), settings.max_source), 1)
     budget = settings.length or max(1, round(settings.ratio * len(item.source.sentences)))
-    return replace(item, reference=summary, max_concepts=budget)
+    asked = question("summarize", lang, cross_lingual=item.cross_lingual) if settings.zero_shot else None
+    return replace(item, reference=summary, max_concepts=budget, question=asked)
+
+
+def _work(document: Document) -> tuple[str | None, str]:
+    """Return what the versions of a text in several languages have in common."""
+    return family_of(document), version_of(document.id)
 
 
 def _chosen(context: Context, items: Iterable[Item], nothing: str) -> list[Item]:

@@ -26,6 +26,7 @@ from largeconcept.eval.predictors import Item, Output, grouped
 from largeconcept.eval.records import MODEL, Difference, Direction, Score
 from largeconcept.eval.statistics import Array, Statistic, difference, estimate, per_document, perplexity, ratio
 from largeconcept.eval.tasks import Context
+from largeconcept.eval.tasks.sentences import name_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -76,7 +77,7 @@ def score(items: Sequence[Item], outputs: Mapping[str, Sequence[Output]], contex
     of_items: dict[str, list[Values]] = {}
     together: dict[str, dict[str, Score]] = {}
     tables: dict[str, dict[str, Table]] = {}
-    labels = [item.id for item in items]
+    labels = [name_of(item.id) for item in items]  # versions and parts of one document are alike
     for name, texts in outputs.items():
         concepts = [encoded(codec, one.sentences, item.target_lang) for item, one in zip(items, texts, strict=True)]
         of_items[name] = [

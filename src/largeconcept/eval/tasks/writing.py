@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from largeconcept.errors import ConceptLMError, ConfigError
-from largeconcept.eval.predictors import ConceptModelPredictor, Item, Mode, Output, Predictor
+from largeconcept.eval.predictors import ZERO_SHOT, ConceptModelPredictor, Item, Mode, Output, Predictor
 from largeconcept.eval.records import (
     CACHE,
     MODEL,
@@ -90,8 +90,19 @@ def write_and_score(
             },
             **scored.extra,
             "notes": context.judge_notes("perplexity", texts),
+            **_asked(items, texts),
         },
     )
+
+
+def _asked(items: Sequence[Item], texts: dict[str, Written]) -> dict[str, Any]:
+    """Return a table of the predictors that were not tuned to the task and asked by a question after the text."""
+    names = [name for name, one in texts.items() if any(output.notes.get(ZERO_SHOT) for output in one.outputs)]
+    if not names:
+        return {}
+    asked = ", ".join(f"“{text}”" for text in dict.fromkeys(item.question for item in items) if text)
+    rows = [[name, f"by {asked} after the text"] for name in names]
+    return {"tables": {"Asked without having been tuned to it": {"columns": ["predictor", "asked"], "rows": rows}}}
 
 
 def write(
