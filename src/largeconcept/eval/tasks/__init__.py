@@ -55,8 +55,8 @@ TASKS: dict[str, TaskInfo] = {
     "next_sentence": TaskInfo(
         f"{_PLACE}.next_sentence:next_sentence",
         "concepts",
-        1,
-        "Draw the sentence at each place of a text twice: BrierLM, for samplers and likelihood models alike.",
+        2,
+        "Draw the sentence at each place of a text several times: BrierLM, for samplers and likelihood models alike.",
     ),
     "continuation": TaskInfo(
         f"{_PLACE}.generation:continuation", "generation", 2, "Continue held-out texts by some sentences."

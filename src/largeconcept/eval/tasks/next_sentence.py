@@ -1,4 +1,4 @@
-"""The next sentence at every place of held-out texts, drawn twice and compared word by word: BrierLM.
+"""The next sentence at every place of held-out texts, drawn several times and compared word by word: BrierLM.
 
 One yardstick for models that give samples only and for those that give likelihoods (see
 :mod:`largeconcept.eval.metrics.brier`). It judges distributions, so models draw from the one that they learnt, not from
@@ -10,7 +10,7 @@ Shape letters: S concepts, C concept dimension, D documents.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -43,8 +43,12 @@ LEARNT: dict[str, Any] = {
     "num_candidates": 1,
     "top_k": 0,
     "top_p": 1.0,
+    "epsilon_scaling": None,
+    "codebooks_per_step": 1,
 }
 """Generation options with which each family draws from the distribution that it learnt."""
+FEWEST_STEPS = 40
+"""Steps of a diffusion or flow model at least: with a few of them it draws from a distribution of its own."""
 Draw = list[list[str]]
 """For each document the sentences said in the place of all but its first."""
 
@@ -54,20 +58,22 @@ class NextSentenceSettings(Config):
 
     Attributes:
         length: sentences at the beginning of each document that are used.
+        num_samples: draws at each place, two or more.
         max_tokens: most tokens that are written; the first four words are compared.
         learnt: draw from the distribution that was learnt; ``false`` keeps the given generation options.
     """
 
-    length: int = Field(default=12, ge=2)
+    length: int = Field(default=32, ge=2)
+    num_samples: int = Field(default=4, ge=2)
     max_tokens: int = Field(default=24, ge=1)
     learnt: bool = True
 
 
 def next_sentence(context: Context) -> TaskResult:
-    """Say the next sentence at every place of held-out texts, twice with other random numbers.
+    """Say the next sentence at every place of held-out texts, several times with other random numbers.
 
     Beside the model stand the token models among the predictors, at temperature 1, and the last sentence again. A
-    regression says the same twice: it is sure of itself, and pays for it.
+    regression says the same each time: it is sure of itself, and pays for it.
 
     Raises:
         LeftOut: a planning model, or fewer than two texts with two sentences.
@@ -78,29 +84,34 @@ def next_sentence(context: Context) -> TaskResult:
     texts = [list(document.sentences or ()) for document in documents]
     options = context.options if context.options is not None else context.pipeline.options
     if settings.learnt:
-        kind = getattr(getattr(context.pipeline.model, "config", None), "type", "")
+        config = getattr(context.pipeline.model, "config", None)
+        kind, schedule = getattr(config, "type", ""), getattr(config, "noise_schedule", None)
         # A regression's temperature is noise that it was not trained with.
         sampled = {"temperature": 1.0, "centroid_temperature": 1.0} if kind == "quantized" else {"temperature": 0.0}
-        options = options.model_copy(update=LEARNT | sampled)
-    seeds = (2 * context.seed, 2 * context.seed + 1)  # no draw is used by another seed's run
-    draws: dict[str, tuple[Draw, Draw]] = {}
-    for place, seed in enumerate(seeds):
-        context.progress(place, 2, "draws")
-        found = {MODEL: _by_concepts(context, documents, options, seed, settings.max_tokens)}
-        found["copy_last"] = [text[:-1] for text in texts]
+        fewest = FEWEST_STEPS if schedule is None else min(FEWEST_STEPS, schedule.num_timesteps)
+        steps = max(options.num_inference_steps, fewest)
+        options = options.model_copy(update=LEARNT | sampled | {"num_inference_steps": steps})
+    number = settings.num_samples
+    draws: dict[str, list[Draw]] = {MODEL: [], "copy_last": [[text[:-1] for text in texts]] * number}
+    for place in range(number):
+        context.progress(place, number, "draws")
+        seed = number * context.seed + place  # no draw is used by another seed's run
+        draws[MODEL].append(_by_concepts(context, documents, options, seed, settings.max_tokens))
         for predictor in context.predictors:
             if isinstance(predictor, TokenModelPredictor):
-                found[predictor.name] = _by_tokens(predictor, texts, seed, settings)
-        draws = {name: (draws[name][0], draw) if place else (draw, draw) for name, draw in found.items()}
-    context.progress(2, 2, "draws")
-    sums = {name: _sums(*pair, texts, documents) for name, pair in draws.items()}
+                draws.setdefault(predictor.name, []).append(_by_tokens(predictor, texts, seed, settings))
+    context.progress(number, number, "draws")
+    sums = {name: _sums(drawn_texts, texts, documents) for name, drawn_texts in draws.items()}
     metrics = {metric: METRICS[metric].direction for metric in _METRICS}
+    scores = {
+        name: {metric: _score(_METRICS[metric], table, context.seed) for metric in metrics}
+        for name, table in sums.items()
+    }
     return TaskResult(
         version=TASKS["next_sentence"].version,
         n=len(documents),
         metrics=metrics,
-        scores={name: {metric: _score(_METRICS[metric], table, context.seed) for metric in metrics}
-                for name, table in sums.items()},
+        scores=scores,
         differences={
             name: {metric: _difference(_METRICS[metric], sums[MODEL], table, context.seed) for metric in metrics}
             for name, table in sums.items()
@@ -112,6 +123,7 @@ def next_sentence(context: Context) -> TaskResult:
             "metric_versions": {metric: METRICS[metric].version for metric in metrics},
         },
         seconds=time.perf_counter() - began,
+        extra={"notes": _notes(scores)},
     )  # fmt: skip
 
 
@@ -169,17 +181,29 @@ def _by_tokens(
     return predict_next_sentences(predictor.model, predictor.tokenizer, texts, options, sample_ids=ids)
 
 
-def _sums(first: Draw, second: Draw, texts: Sequence[Sequence[str]], documents: Sequence[HeldOutDocument]) -> Array:
+def _sums(draws: Sequence[Draw], texts: Sequence[Sequence[str]], documents: Sequence[HeldOutDocument]) -> Array:
     """Return (D, ORDERS + 1): sums of the terms of Brier-1, … over the scored places of each document, and how many."""
     rows = np.zeros((len(texts), ORDERS + 1))
-    for row, (a, b, text, document) in enumerate(zip(first, second, texts, documents, strict=True)):
+    for row, (text, document, *said) in enumerate(zip(texts, documents, *draws, strict=True)):
         scored = document.scored[1:].tolist()
-        cut = [
-            [words(sentence, document.lang) for sentence, counts in zip(said, scored, strict=True) if counts]
-            for said in (a, b, text[1:])
+        truth, *cut = [
+            [words(sentence, document.lang) for sentence, counts in zip(one, scored, strict=True) if counts]
+            for one in (text[1:], *said)
         ]
-        rows[row] = [*brier_terms(*cut).sum(axis=0), len(cut[0])]
+        rows[row] = [*brier_terms(cut, truth).sum(axis=0), len(truth)]
     return rows
+
+
+def _notes(scores: Mapping[str, Mapping[str, Score]]) -> list[str]:
+    """Return a line for each predictor that says what its BrierLM is made of, and what these items do not tell."""
+    lines = []
+    for name, group in scores.items():
+        parts = [f"Brier-{n} {group[f'brier_{n}']}" for n in range(1, ORDERS + 1)]
+        low = [group[f"brier_{n}"].low for n in range(1, ORDERS + 1)]
+        unclear = [f"Brier-{n}" for n, one in enumerate(low, 1) if one is not None and one <= 0]
+        end = f"; not above 0: {', '.join(unclear)}" if unclear else ""
+        lines.append(f"{name}: {', '.join(parts)}{end}")
+    return lines
 
 
 def _order(n: int) -> Statistic:

@@ -70,13 +70,17 @@ def test_planted_predictors_get_what_they_deserve(make_pipeline, codec, data, mo
         return [list(who[id(model)](document, options.seed)) for document in documents]
 
     monkeypatch.setattr("largeconcept.generate.token_lm.predict_next_sentences", predict)
-    task = run(make_pipeline("mse", codec=codec), data, planted)
+    task = run(make_pipeline("mse", codec=codec), data, planted, num_samples=2)
     assert list(task.metrics) == METRICS and task.n == 5 and task.settings["num_places"] == 25
     values = {name: [task.scores[name][metric].value for metric in METRICS] for name in said}
     assert values["right"] == pytest.approx([100, 1, 1, 1, 1])
     assert values["sure_and_wrong"] == [0, -1, -1, -1, -1]
     assert values["half"] == pytest.approx([100, 1, 1, 1, 1])  # one of two draws is right, and they differ
     assert values["unsure"] == [0, -1, 0, 0, 0]  # the first word is always the same, the second never
+    notes = {line.partition(":")[0]: line for line in task.extra["notes"]}
+    assert set(notes) == {"model", "copy_last", *said}
+    assert notes["right"].startswith("right: Brier-1 1 [1, 1], Brier-2 1 [1, 1]") and "not above" not in notes["right"]
+    assert notes["unsure"].endswith("not above 0: Brier-1, Brier-2, Brier-3, Brier-4")
     right = task.differences["right"]["brier_1"]
     assert right.value < 0 and right.p <= 2 / 2**5
     # Sentences of a text differ in their second word.
@@ -92,7 +96,7 @@ def test_a_regression_says_the_same_twice_and_a_sampler_does_not(make_pipeline, 
         return asked[-1][1]
 
     monkeypatch.setattr(task_module, "predict_teacher_forced", predict)
-    task = run(make_pipeline("mse", codec=codec), data)
+    task = run(make_pipeline("mse", codec=codec), data, num_samples=2)
     (one, first), (two, second) = asked
     assert torch.equal(first, second) and one.seed != two.seed and one.temperature == 0
     assert all(abs(task.scores["model"][metric].value) <= 1 for metric in METRICS[1:])
@@ -100,14 +104,16 @@ def test_a_regression_says_the_same_twice_and_a_sampler_does_not(make_pipeline, 
     asked.clear()
     pipe = make_pipeline("two_tower", codec=codec)
     run(pipe, data)
-    (one, first), (_, second) = asked
+    assert len(asked) == 4 and len({options.seed for options, _ in asked}) == 4
+    (one, first), (_, second) = asked[:2]
     assert not torch.equal(first, second)
-    assert (one.guidance_scale, one.initial_noise_scale) == (1, 1)
+    assert (one.guidance_scale, one.initial_noise_scale, one.num_inference_steps) == (1, 1, 40)
     asked.clear()
     run(pipe, data, learnt=False)
     kept, _ = asked[0]
     assert kept.guidance_scale == pipe.options.guidance_scale
     assert kept.initial_noise_scale == pipe.options.initial_noise_scale
+    assert kept.num_inference_steps == pipe.options.num_inference_steps
 
 
 def test_a_token_model_is_drawn_from(make_pipeline, codec, data):
