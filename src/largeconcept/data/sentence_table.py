@@ -18,6 +18,8 @@ from torch import Tensor
 from largeconcept.errors import DataError
 from largeconcept.io import atomic_path
 
+_CHUNK = 2**16  # sentences tokenised at once
+
 
 @dataclass(slots=True)
 class SentenceTable:
@@ -89,15 +91,22 @@ class SentenceTable:
             if lang not in number:
                 raise DataError("a language outside the codec's list", got=lang, expected=", ".join(codes))
         keys = list(index)
-        ids = encode([text for _, text in keys])
-        good = [0 < len(row) <= max_tokens for row in ids]
+        lengths = np.zeros(len(keys), np.int64)
+        parts = [np.zeros(0, np.uint16)]
+        for start in range(0, len(keys), _CHUNK):  # lists of numbers take twenty times the memory of the table
+            rows = encode([text for _, text in keys[start : start + _CHUNK]])
+            counts = np.array([len(row) for row in rows], np.int64)
+            counts[counts > max_tokens] = 0
+            lengths[start : start + len(rows)] = counts
+            flat = (i for row, count in zip(rows, counts.tolist(), strict=True) if count for i in row)
+            parts.append(np.fromiter(flat, np.uint16, int(counts.sum())))
+        good = lengths > 0
         new = np.cumsum(good) - 1
-        kept = [row for row, ok in zip(ids, good, strict=True) if ok]
-        if not kept:
+        if not good.any():
             raise DataError("no sentence to train on", expected=f"1 to {max_tokens} tokens each")
-        offsets = np.zeros(len(kept) + 1, np.int64)
-        np.cumsum([len(row) for row in kept], out=offsets[1:])
-        tokens = np.fromiter((i for row in kept for i in row), np.uint16, int(offsets[-1]))
+        offsets = np.zeros(int(good.sum()) + 1, np.int64)
+        np.cumsum(lengths[good], out=offsets[1:])
+        tokens = np.concatenate(parts)
         langs = np.array([number[k[0]] for k, ok in zip(keys, good, strict=True) if ok], np.uint8)
         joined = [(new[a], new[b]) for a, b in links if good[a] and good[b]]
         return cls(tokens, offsets, langs, np.array(joined, np.int32).reshape(-1, 2), codes)

@@ -17,8 +17,19 @@ def fits(english: str, other: str, lang: str) -> bool:
         return False
     if not (is_good(english, "en") and is_good(other, lang)):
         return False
+    return comparable(english, other, lang)
+
+
+def comparable(english: str, other: str, lang: str) -> bool:
+    """Return whether the length of a sentence in bytes lets it be a translation of the English one.
+
+    Args:
+        english: not empty.
+        other: the translation.
+        lang: its BCP-47 tag.
+    """
     low, high = _RATIO_CYRILLIC if lang in _CYRILLIC else _RATIO
-    return low <= len(other.encode()) / len(english.encode()) <= high
+    return low <= len(other.encode("utf-8", "replace")) / len(english.encode("utf-8", "replace")) <= high
 
 
 def align(english: Sequence[Sequence[str]], other: Sequence[Sequence[str]], lang: str) -> Iterator[tuple[str, str]]:
