@@ -55,6 +55,7 @@ VERBS: Table = {
         {
             "build": ("largeconcept.cli.data:build", "Encode documents to a concept dataset."),
             "inspect": ("largeconcept.cli.data:inspect", "Check every promise of a concept dataset."),
+            "prepare": ("largeconcept.cli.prepare:prepare", "Make training data from a corpus."),
             "affixes": ("largeconcept.cli.data:affixes", "List or add sentences that stand around documents."),
             "corpus": (
                 "Make text corpora.",
