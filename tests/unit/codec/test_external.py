@@ -114,7 +114,7 @@ def test_an_encoder_alone_encodes_and_says_that_it_cannot_write(tmp_path):
     codec = ExternalCodec(wrap_encoder(toy, languages=["en"]))
     assert isinstance(codec, ConceptCodec) and codec.languages == () and codec.dim == 16
     concepts = codec.encode(SENTENCES)
-    with pytest.raises(ConfigError, match="cannot write.*codec bank"):
+    with pytest.raises(ConfigError, match=r"cannot write.*codec bank"):
         codec.decode(concepts, "eng_Latn")
     with pytest.raises(ConfigError, match="cannot write"):
         codec.token_loss(concepts, SENTENCES, "eng_Latn")
@@ -152,7 +152,7 @@ def bank(sentences=None):
 
 
 @given(
-    st.lists(st.sampled_from(SENTENCES + ["One.", "Two boats.", "Three."]), min_size=1, max_size=12),
+    st.lists(st.sampled_from([*SENTENCES, "One.", "Two boats.", "Three."]), min_size=1, max_size=12),
     st.integers(1, 9),
     st.booleans(),
 )
@@ -165,7 +165,7 @@ def test_search_gives_each_sentence_once_in_falling_order(sentences, k, with_fai
         pytest.importorskip("faiss")
     different = sorted(set(sentences))
     assert made.sizes == {"eng_Latn": len(different)}
-    concepts = wrap_encoder(toy).encode(["Two boats wait."] + sentences)
+    concepts = wrap_encoder(toy).encode(["Two boats wait.", *sentences])
     found = made.search(concepts, "en", k)
     unit = torch.nn.functional.normalize(concepts, dim=1)
     table = torch.nn.functional.normalize(wrap_encoder(toy).encode(different), dim=1)

@@ -52,3 +52,34 @@ def test_report_holds_everything() -> None:
     assert report["xsim"] == {"eng_Latn → deu_Latn": 0.0}
     assert report["translations"]["eng_Latn → deu_Latn"] == pytest.approx(100)
     assert [s for s, _ in report["noise"]["eng_Latn"]] == [0.0, 0.1]
+
+
+def test_a_judge_compares_what_is_written_in_its_own_space():
+    """The toy codec gives back what it saw; a codec that mixes two sentences up has both wrong for the judge."""
+    codec = ToyCodec(32)
+
+    def judge(sentences):
+        return ToyCodec(48).encode(sentences)
+
+    found = round_trip(codec, TEXTS, "eng_Latn", judge=judge)
+    assert found.meaning == pytest.approx(1) and found.meaning_error == 0
+    assert round_trip(codec, TEXTS, "eng_Latn").meaning is None
+    mixed = ToyCodec(32)
+    mixed.decode = lambda concepts, lang, **_: [TEXTS[1], TEXTS[0], *TEXTS[2:]]
+    wrong = round_trip(mixed, TEXTS, "eng_Latn", judge=judge)
+    assert wrong.meaning_error == pytest.approx(2 / len(TEXTS)) and wrong.meaning < 0.99
+    mixed.decode = lambda concepts, lang, **_: [""] * len(TEXTS)
+    assert round_trip(mixed, TEXTS, "eng_Latn", judge=judge).meaning < wrong.meaning
+    report = evaluate_codec(codec, {"eng_Latn": TEXTS}, strengths=(), judge=judge)
+    assert report.round_trips[0].meaning == pytest.approx(1)
+
+
+def test_of_an_encoder_alone_there_is_the_retrieval_error():
+    from largeconcept.codec.encoders import wrap_encoder
+    from largeconcept.codec.external import ExternalCodec
+
+    codec = ExternalCodec(wrap_encoder(ToyCodec(32).encode))
+    pairs = {("eng_Latn", "deu_Latn"): [(text, text + "!") for text in TEXTS]}
+    report = evaluate_codec(codec, {"eng_Latn": TEXTS}, pairs)
+    assert report.round_trips == [] and report.translations == {} and report.noise == {}
+    assert report.xsim == {"eng_Latn → deu_Latn": 0.0}

