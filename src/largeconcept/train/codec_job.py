@@ -7,7 +7,6 @@ pairs may be given besides.
 from __future__ import annotations
 
 import itertools
-import lzma
 import random
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -23,10 +22,10 @@ from largeconcept.codec.external import ExternalCodec
 from largeconcept.codec.network import AutoencoderNetwork
 from largeconcept.codec.tokenizer import Tokenizer, clean
 from largeconcept.data.documents import family_of, read_documents
+from largeconcept.data.pairs import read_sourced_pairs
 from largeconcept.data.sentence_table import SentenceTable
 from largeconcept.errors import CheckpointError, ConfigError, DataError
 from largeconcept.io import require_folder
-from largeconcept.languages import flores
 from largeconcept.train import checkpoint
 from largeconcept.train.codec_trainer import CodecTrainConfig, CodecTrainer, build_codec_optimizers, is_of_encoder
 from largeconcept.train.codec_vectors import table_concepts
@@ -37,7 +36,7 @@ MAX_CHARS = 400  # longer "sentences" are not sentences; they would also make th
 
 
 def read_pairs(paths: Iterable[str | Path]) -> Iterator[Pair]:
-    """Read translation pairs: tab-separated ``source, language, English, other``, plain or ``.xz``.
+    """Read translation pairs: tab-separated ``source, language, English, other``, plain, ``.gz`` or ``.xz``.
 
     Yields:
         (eng_Latn, English text, language, other text).
@@ -46,19 +45,8 @@ def read_pairs(paths: Iterable[str | Path]) -> Iterator[Pair]:
         DataError: a missing file, or a line without four columns (with its number).
         LanguageError: an unknown language.
     """
-    for path in map(Path, paths):
-        try:
-            with (
-                lzma.open(path, "rt", encoding="utf-8") if path.suffix == ".xz" else path.open(encoding="utf-8") as file
-            ):
-                for number, line in enumerate(file, start=1):
-                    columns = line.rstrip("\r\n").split("\t")
-                    if len(columns) != 4:
-                        where = f"{path}:{number}"
-                        raise DataError("expected four tab-separated columns", where=where, got=len(columns))
-                    yield "eng_Latn", columns[2], flores(columns[1].replace("_", "-")), columns[3]
-        except (UnicodeDecodeError, lzma.LZMAError, EOFError, OSError) as error:
-            raise DataError("cannot read the pairs", where=path, got=error) from None
+    for pair in read_sourced_pairs(paths):
+        yield "eng_Latn", pair.english, pair.lang, pair.other
 
 
 def parallel_pairs(documents: Iterable[Document]) -> list[Pair]:
