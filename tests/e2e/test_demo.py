@@ -54,13 +54,20 @@ def test_whole_path_with_the_toy_codec(small_corpus: Path, tmp_path: Path) -> No
 
 
 def test_from_scratch(small_corpus: Path, tmp_path: Path) -> None:
-    result = run_demo(tmp_path, LogReporter(), codec="scratch", corpus=small_corpus, steps=2, codec_steps=2)
+    reporter = LogReporter()
+    result = run_demo(tmp_path, reporter, codec="scratch", corpus=small_corpus, steps=2, codec_steps=2)
     pipeline = ConceptPipeline.from_pretrained(result.pipeline)
     assert pipeline.codec.dim == 192
     beside = token_model_beside(Path(result.pipeline))
     assert beside is not None
     model = open_token_model(beside, pipeline.codec, device="cpu").model
     assert model.config.vocab_size == SCRATCH_CODEC["network"]["vocab_size"]
+    # As much computation as the two-tower model took, and its data to encode; to half a step.
+    record = json.loads((beside / "run.json").read_text(encoding="utf-8"))
+    said = record["notes"]["matched"]
+    wanted, step = said["model_training_flops"] + said["model_encoding_flops"], said["training_flops"] / record["step"]
+    assert abs(said["training_flops"] - wanted) <= 0.51 * step
+    assert any("of encoding its data" in line for line in reporter.lines)
     assert pipeline("The old tower stands near the river.", max_concepts=2, lang="en").sentences is not None
 
 
