@@ -15,7 +15,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from largeconcept.codec.decoding import SamplingOptions, truncate
+from largeconcept.codec.decoding import SamplingOptions, draw
 from largeconcept.config import Config
 from largeconcept.diffusion.random import StepRandom
 from largeconcept.errors import DataError
@@ -189,18 +189,14 @@ def _choose(
     if options.temperature == 0:
         chosen = scores.argmax(dim=-1)
     else:
-        settings = SamplingOptions(options.temperature, options.top_k, options.top_p)
-        probability = truncate(scores, settings).double()
-        cumulative = probability.cumsum(dim=-1)
-        # Which token: the place of a uniform number among the cumulative probabilities; it depends on the text alone.
+        # One number for each text, which depends on the text alone.
         uniform = torch.cat(
             [
                 StepRandom(options.seed, length).uniform("token", torch.tensor([text.id], device=scores.device))
                 for text, length in zip(texts, lengths, strict=True)
             ]
         )
-        target = (uniform.double() * cumulative[:, -1])[:, None]
-        chosen = torch.searchsorted(cumulative, target, right=True).squeeze(1).clamp(max=scores.shape[1] - 1)
+        chosen = draw(scores, SamplingOptions(options.temperature, options.top_k, options.top_p), uniform)
     return chosen.masked_fill(full, END)
 
 
