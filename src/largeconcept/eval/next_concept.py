@@ -22,7 +22,7 @@ Shape letters: B windows, S concepts, C concept dimension, N predictions, M conc
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -34,9 +34,9 @@ from largeconcept.data.reader import ConceptDataset
 from largeconcept.data.sequences import planned_documents
 from largeconcept.errors import ConfigError, DataError
 from largeconcept.eval.baselines import Constant, Guess, Guessed, copy_last
-from largeconcept.eval.held_out import ConceptPool, Window, drawn, pools_of_batches, usable_documents, windows_of
-from largeconcept.eval.metrics.concepts import contrastive_accuracy, near_in_text, nearest_context
-from largeconcept.eval.metrics.likelihood import CONTEXT_SENTENCES, mutual_information
+from largeconcept.eval.held_out import HeldOut, Window
+from largeconcept.eval.metrics.concepts import contrastive_accuracy, nearest_context
+from largeconcept.eval.metrics.likelihood import CONTEXT_SENTENCES, mutual_informations
 from largeconcept.eval.next_concept_report import DIRECTIONS, METRICS, NextConceptReport, Sums
 from largeconcept.eval.statistics import Estimate
 from largeconcept.generate.loop import predict_teacher_forced
@@ -71,6 +71,7 @@ def evaluate_next_concept(
     options: GenerationOptions | None = None,
     round_trip: RoundTrip | None = None,
     language_model: CausalLM | None = None,
+    self_judged: Collection[str] = (),
     limit: int | None = None,
     seed: int = 0,
     pool: int = 4096,
@@ -96,6 +97,7 @@ def evaluate_next_concept(
             for ``mutual_information``; see :func:`through_text`.
         language_model: judge of ``mutual_information``; needs a ``round_trip`` of :func:`through_text` and documents
             with sentences.
+        self_judged: names of predictors that are the judge, of which it says nothing.
         limit: use at most this many documents that have something to predict, drawn with ``seed``.
         seed: of the pool and of the bootstrap.
         pool: most concepts to take distractors from; drawn at random from all documents.
@@ -128,6 +130,7 @@ def evaluate_next_concept(
         baselines=baselines,
         round_trip=round_trip,
         language_model=language_model,
+        self_judged=self_judged,
         limit=limit,
         seed=seed,
         pool=pool,
@@ -160,6 +163,7 @@ def score_next_concept(
     baselines: Mapping[str, Guess] | None = None,
     round_trip: RoundTrip | None = None,
     language_model: CausalLM | None = None,
+    self_judged: Collection[str] = (),
     limit: int | None = None,
     seed: int = 0,
     pool: int = 4096,
@@ -228,10 +232,10 @@ def score_next_concept(
         if writer is not None and len(truth):
             waiting.append((window, guessed))
             if sum(len(one.concepts) for one, _ in waiting) >= TOGETHER:
-                _score_texts(found, waiting, writer, language_model)
+                _score_texts(found, waiting, writer, language_model, self_judged)
                 waiting = []
     if writer is not None and waiting:
-        _score_texts(found, waiting, writer, language_model)
+        _score_texts(found, waiting, writer, language_model, self_judged)
     return found.report(number, len(fixed.owners), seed, num_bootstrap)
 
 
@@ -240,13 +244,15 @@ def _score_texts(
     waiting: Sequence[tuple[Window, Mapping[str, Guessed]]],
     writer: TextRoundTrip,
     language_model: CausalLM | None,
+    self_judged: Collection[str],
 ) -> None:
     """Add what is measured on the text of predictions: round-trip l2 of the model, mutual information of all."""
     windows = [window for window, _ in waiting]
     judged = [window.scored[1:] for window in windows]
     sizes = [int(one.sum()) for one in judged]
     languages = [window.lang for window, size in zip(windows, sizes, strict=True) for _ in range(size)]
-    names = list(waiting[0][1]) if language_model is not None else ["model"]
+    names = [name for name in waiting[0][1] if name not in self_judged] if language_model is not None else []
+    names = list(dict.fromkeys(["model", *names]))
     written = {name: _texts([guessed[name] for _, guessed in waiting], judged, writer, languages) for name in names}
     again = writer.read([text if text.strip() else EMPTY for text in written["model"]], languages)
     for window, one, part in zip(windows, judged, torch.split(again, sizes), strict=True):
@@ -260,8 +266,9 @@ def _score_texts(
         for text, counts in zip((window.sentences or ())[1:], one.tolist(), strict=True)
         if counts
     ]
-    for name, sentences in written.items():
-        information = mutual_information(language_model, sentences, contexts)
+    if "model" in self_judged:
+        del written["model"]
+    for name, information in mutual_informations(language_model, written, contexts).items():
         parts = zip(torch.split(information.gains, sizes), torch.split(information.tokens, sizes), strict=True)
         for window, (gains, tokens) in zip(windows, parts, strict=True):
             found.add(name, window.owner, "mutual_information", gains, float(tokens.sum()))

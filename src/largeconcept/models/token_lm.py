@@ -151,6 +151,21 @@ class TokenLM(nn.Module):
         part.set_lengths(lengths)
         return StateCache(part, states[index, torch.tensor(list(lengths), device=states.device) - 1])
 
+    def after(self, cache: KVCache, rows: Sequence[int], lengths: Sequence[int], tokens: Tensor) -> Tensor:
+        """Read tokens (R, T), padded on the right, after the first ``lengths[i]`` of row ``rows[i]`` of what was read.
+
+        Args:
+            cache: what :meth:`read` returned; it stays as it is.
+            rows: R numbers of its rows.
+            lengths: R numbers of tokens.
+            tokens: what follows them.
+
+        Returns:
+            (R, T, D) states.
+        """
+        self._check(tokens)
+        return self.decoder.branch(self.embedding(tokens), cache, rows, lengths)
+
     def extend(self, cache: StateCache, tokens: Tensor) -> None:
         """Read one more token of each row, (B,); ``cache.state`` then predicts the one after it."""
         cache.state = self.decoder.step(self.embedding(tokens), cache.context)

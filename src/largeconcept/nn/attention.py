@@ -7,6 +7,7 @@ for the inputs.
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -75,6 +76,16 @@ class SelfAttention(nn.Module):
         cache.append(layer, k.squeeze(2), v.squeeze(2))
         keys, values = cache.view(layer)
         y = F.scaled_dot_product_attention(q, keys, values, attn_mask=cache.mask)
+        out: Tensor = self.output_proj(y.transpose(1, 2).flatten(2))
+        return out
+
+    def branch(self, x: Tensor, keys: Tensor, values: Tensor, mask: Tensor, rope: Rope | None = None) -> Tensor:
+        """Map (B, T, D), several entries after those of ``keys`` and ``values`` (B, H, L, K), to (B, T, D).
+
+        ``mask`` is (B, 1, T, L + T) boolean, ``True`` is visible; nothing is kept.
+        """
+        q, k, v = self.heads(x, rope)
+        y = F.scaled_dot_product_attention(q, torch.cat((keys, k), 2), torch.cat((values, v), 2), attn_mask=mask)
         out: Tensor = self.output_proj(y.transpose(1, 2).flatten(2))
         return out
 

@@ -125,6 +125,12 @@ class DecoderLayer(nn.Module):
         out: Tensor = x + self.mlp(self.mlp_norm(x))
         return out
 
+    def branch(self, x: Tensor, keys: Tensor, values: Tensor, mask: Tensor, rope: Rope | None) -> Tensor:
+        """Map (B, T, D) to (B, T, D) without dropout; see :meth:`SelfAttention.branch`."""
+        x = x + self.attention.branch(self.attention_norm(x), keys, values, mask, rope)
+        out: Tensor = x + self.mlp(self.mlp_norm(x))
+        return out
+
 
 class CausalStack(nn.Module):
     """Vectors of width D in, hidden states out: positions, ``num_layers`` layers, a final norm.
@@ -189,8 +195,36 @@ class CausalStack(nn.Module):
         out: Tensor = self.norm(h).squeeze(1)
         return out
 
+    def branch(self, x: Tensor, cache: KVCache, rows: Sequence[int], lengths: Sequence[int]) -> Tensor:
+        """Go on in several ways from what was read once; the cache stays as it is.
+
+        Args:
+            x: (R, T, ·), padded on the right.
+            cache: of B rows.
+            rows: R numbers of rows of the cache.
+            lengths: how many of that row's entries each of the R sees before its own.
+
+        Returns:
+            (R, T, D) hidden states, without dropout.
+        """
+        longest, size = max(lengths), x.shape[1]
+        before = torch.tensor(list(lengths), device=x.device).unsqueeze(1)
+        positions, last = before + torch.arange(size, device=x.device), longest + size - 1
+        if self.positions is not None:  # of padding there may be more than there are positions
+            last = min(last, self.positions.weight.shape[0] - 1)
+            positions = positions.clamp(max=last)
+        seen = (torch.arange(longest, device=x.device) < before)[:, None, None].expand(-1, -1, size, -1)
+        own = torch.ones(size, size, dtype=torch.bool, device=x.device).tril().expand(len(seen), 1, -1, -1)
+        mask, index = torch.cat((seen, own), dim=-1), torch.tensor(list(rows), device=x.device)
+        h, rope = self._embed(x, positions, last)
+        for layer, block in enumerate(self.layers):
+            keys, values = cache.view(layer)
+            h = block.branch(h, keys[index, :, :longest], values[index, :, :longest], mask, rope)
+        out: Tensor = self.norm(h)
+        return out
+
     def _embed(self, x: Tensor, positions: Tensor, last: int) -> tuple[Tensor, Rope | None]:
-        """Return the input (B, S, D) and the rotary table; ``positions`` is (S,), or (B or 1, 1) in a step."""
+        """Return the input (B, S, D) and the rotary table; ``positions`` is (S,), or (B or 1, 1 or S)."""
         config = self.config
         h = self._input(x)
         if self.positions is not None:

@@ -242,7 +242,6 @@ def test_a_token_model_continues_and_judges(pipe, place):
         ["continuation", "next_concept"],
         data=place / "data",
         predictors=["copy_last", token_model()],
-        settings={"next_concept": {"mutual_information": True, "token_models": True}},
         limit=4,
     )
     task = result.tasks["continuation"]
@@ -258,7 +257,10 @@ def test_a_token_model_continues_and_judges(pipe, place):
     assert task.metrics["rouge_l"] == "higher"
     following = result.tasks["next_concept"]
     assert {"model", "copy_last", "training_mean", "nearest_train", "token_lm"} <= set(following.scores)
-    assert "mutual_information" in following.metrics
+    # Where there is a judge mutual information is measured unless it is refused; not of the judge.
+    assert "mutual_information" in following.metrics and "mutual_information" in following.scores["truth"]
+    assert "mutual_information" not in following.scores["token_lm"]
+    assert following.extra["notes"][0].startswith("mutual information: judged by token_lm; not of token_lm")
     assert result.settings["judge"] == {"kind": "token_lm", "name": "token_lm"}
 
 

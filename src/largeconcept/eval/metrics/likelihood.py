@@ -12,8 +12,10 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
+from inspect import signature
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import torch
@@ -24,6 +26,7 @@ from largeconcept.eval.metrics.words import Text, joined, words
 
 if TYPE_CHECKING:
     from largeconcept.models.token_lm import TokenLM
+    from largeconcept.nn.kv_cache import KVCache
     from largeconcept.objectives.token_lm import TextTokenizer
 
 CONTEXT_SENTENCES = 10
@@ -44,6 +47,14 @@ class CausalLM(Protocol):
             prefixes: N texts that stand before them and are not scored; none by default.
         """
         ...
+
+
+class Place(NamedTuple):
+    """A text, and where it stands: after the first ``lines`` of a reading."""
+
+    reading: int
+    lines: int
+    text: Text
 
 
 class _Framed(NamedTuple):
@@ -101,6 +112,102 @@ class _Scorer(ABC):
             total.index_add_(0, rows, self._nats(tokens, real, wanted))
             start = end
         return total, torch.tensor([len(one.scored) for one in framed], dtype=torch.long)
+
+    @torch.no_grad()
+    def nats_at(self, readings: Sequence[Sequence[str]], places: Sequence[Place]) -> tuple[Tensor, Tensor]:
+        """Score texts as :meth:`nats` does, each after the beginning of a reading that may be other texts' too.
+
+        A reading goes through the model once, whatever number of texts stands behind its lines.
+
+        Args:
+            readings: sentences or lines of each.
+            places: N texts, each with its reading and how many lines of that stand before it.
+
+        Returns:
+            (N,) float64 nats and (N,) int64 tokens.
+        """
+        marked = [self._reading(list(reading)) for reading in readings]
+        scored = [self._frame(_lines(place.text), []).scored for place in places]
+        total = torch.zeros(len(places), dtype=torch.float64)
+        shared: dict[int, list[int]] = {}
+        alone = []
+        for number, (place, text) in enumerate(zip(places, scored, strict=True)):
+            end = marked[place.reading][1][place.lines]
+            if not end or end + len(text) > self.max_tokens:
+                alone.append(number)  # nothing to share, or to be cut
+            elif text:
+                shared.setdefault(place.reading, []).append(number)
+        for batch in _fitting(sorted(shared, key=lambda one: len(marked[one][0])), marked, self.batch_tokens):
+            longest = max(len(marked[one][0]) for one in batch)
+            tokens = torch.tensor([marked[one][0] + [0] * (longest - len(marked[one][0])) for one in batch])
+            read = self._read(tokens, [len(marked[one][0]) for one in batch])
+            numbers = [number for one in batch for number in shared[one]]
+            if read is None:
+                alone += numbers
+                continue
+            rows = {one: row for row, one in enumerate(batch)}
+            numbers.sort(key=lambda number: len(scored[number]))
+            while numbers:
+                size = max(1, self.batch_tokens // (longest + len(scored[numbers[-1]])))
+                part, numbers = numbers[-size:], numbers[:-size]  # the longest first
+                ends = [marked[places[number].reading][1][places[number].lines] for number in part]
+                # The last token before a text says what the text's first one is likely to be: it is read once more.
+                asked = [
+                    [marked[places[number].reading][0][end - 1], *scored[number][:-1]]
+                    for number, end in zip(part, ends, strict=True)
+                ]
+                width = max(map(len, asked))
+                given = torch.tensor([row + [0] * (width - len(row)) for row in asked])
+                wanted = torch.tensor([[i < len(row) for i in range(width)] for row in asked])
+                targets = torch.tensor([token for number in part for token in scored[number]])
+                where = [rows[places[number].reading] for number in part]
+                nats = self._branch(read, where, [end - 1 for end in ends], given, wanted, targets)
+                total.index_add_(0, torch.tensor(part).repeat_interleave(wanted.sum(dim=1)), nats)
+        if alone:
+            found, _ = self.nats(
+                [places[number].text for number in alone],
+                [list(readings[places[number].reading])[: places[number].lines] for number in alone],
+            )
+            total[torch.tensor(alone)] = found
+        return total, torch.tensor([len(text) for text in scored], dtype=torch.long)
+
+    def _reading(self, sentences: list[str]) -> tuple[list[int], list[int]]:
+        """Return the tokens of sentences with what stands in front, and how many there are after 0, 1, … of them.
+
+        Where a prefix of no sentences has no tokens of its own that number is 0.
+        """
+        parts = [_lines(sentence) for sentence in sentences]
+        start, context, _ = self._frame([], [line for part in parts for line in part])
+        sizes = iter(self._sizes([line for part in parts for line in part]))
+        ends = [0]
+        at = len(start)
+        for part in parts:
+            at += sum(next(sizes) for _ in part)
+            ends.append(at if at > len(start) else 0)
+        return [*start, *context], ends
+
+    @abstractmethod
+    def _sizes(self, lines: list[str]) -> list[int]:
+        """Return how many tokens of a prefix each of its lines takes."""
+
+    @abstractmethod
+    def _read(self, tokens: Tensor, lengths: list[int]) -> Any:
+        """Read (B, T) tokens, padded on the right; return what can be gone on from, or ``None`` if nothing can."""
+
+    @abstractmethod
+    def _branch(
+        self, read: Any, rows: list[int], lengths: list[int], tokens: Tensor, wanted: Tensor, targets: Tensor
+    ) -> Tensor:
+        """Return float64 negative log-likelihoods of targets, row by row.
+
+        Args:
+            read: what :meth:`_read` returned.
+            rows: R rows of it.
+            lengths: how many tokens of that row each of the R sees.
+            tokens: (R, T) int64 that follow, padded on the right.
+            wanted: (R, T) boolean, not padding: what follows these is scored.
+            targets: what does follow them, row by row.
+        """
 
     @abstractmethod
     def _frame(self, text: list[str], prefix: list[str]) -> _Framed:
@@ -163,10 +270,31 @@ class TokenScorer(_Scorer):
         device = self.model.embedding.weight.device
         with evaluating(self.model):
             states = self.model(tokens[:, :-1].to(device))[wanted[:, 1:].to(device)]
-        targets = tokens[:, 1:][wanted[:, 1:]].to(device)
+        return self._scores(states, tokens[:, 1:][wanted[:, 1:]])
+
+    def _scores(self, states: Tensor, targets: Tensor) -> Tensor:
         size = max(_LOGITS // self.model.config.vocab_size, 1)
-        parts = zip(torch.split(states, size), torch.split(targets, size), strict=True)
+        parts = zip(torch.split(states, size), torch.split(targets.to(states.device), size), strict=True)
         return torch.cat([_cross_entropy(self.model.logits(part), target) for part, target in parts])
+
+    def _sizes(self, lines: list[str]) -> list[int]:
+        return [len(tokens) + 1 for tokens in self.tokenizer.encode(lines)]  # and the end mark
+
+    def _read(self, tokens: Tensor, lengths: list[int]) -> KVCache:
+        from largeconcept.generate.loop import evaluating
+
+        with evaluating(self.model):
+            return self.model.read(tokens.to(self.model.embedding.weight.device), lengths)[0]
+
+    def _branch(
+        self, read: KVCache, rows: list[int], lengths: list[int], tokens: Tensor, wanted: Tensor, targets: Tensor
+    ) -> Tensor:
+        from largeconcept.generate.loop import evaluating
+
+        device = self.model.embedding.weight.device
+        with evaluating(self.model):
+            states = self.model.after(read, rows, lengths, tokens.to(device))[wanted.to(device)]
+        return self._scores(states, targets)
 
 
 class HuggingFaceScorer(_Scorer):
@@ -235,6 +363,38 @@ class HuggingFaceScorer(_Scorer):
         place = wanted[:, 1:].to(device)
         return _cross_entropy(scores[:, :-1][place].float(), tokens[:, 1:].to(device)[place])
 
+    def _sizes(self, lines: list[str]) -> list[int]:
+        return [len(self._tokens(line)) + len(self._newline) for line in lines]
+
+    def _read(self, tokens: Tensor, lengths: list[int]) -> Any:
+        device = next(self.model.parameters()).device
+        real = torch.arange(tokens.shape[1]) < torch.tensor(lengths).unsqueeze(1)
+        known = signature(self.model.forward).parameters
+        few = {"logits_to_keep": 1} if "logits_to_keep" in known else {}
+        read = self.model(input_ids=tokens.to(device), attention_mask=real.long().to(device), use_cache=True, **few)
+        cache = getattr(read, "past_key_values", None)
+        usable = hasattr(cache, "batch_select_indices") and "position_ids" in known
+        # Of a sliding window the beginning is gone.
+        return cache if usable and not any(getattr(cache, "is_sliding", [])) else None
+
+    def _branch(
+        self, read: Any, rows: list[int], lengths: list[int], tokens: Tensor, wanted: Tensor, targets: Tensor
+    ) -> Tensor:
+        device, size = next(self.model.parameters()).device, read.get_seq_length()
+        cache = deepcopy(read)
+        cache.batch_select_indices(torch.tensor(rows, device=device))
+        before = torch.tensor(lengths).unsqueeze(1)
+        mask = torch.cat((torch.arange(size) < before, wanted), dim=1).long()
+        # Positions of padding stay within the table.
+        positions = torch.minimum(before + torch.arange(tokens.shape[1]), before + wanted.sum(dim=1, keepdim=True) - 1)
+        scores = self.model(
+            input_ids=tokens.to(device),
+            attention_mask=mask.to(device),
+            position_ids=positions.to(device),
+            past_key_values=cache,
+        ).logits
+        return _cross_entropy(scores[wanted.to(device)].float(), targets.to(device))
+
 
 class Information(NamedTuple):
     """How much contexts say about sentences.
@@ -257,14 +417,28 @@ class Information(NamedTuple):
 def mutual_information(
     judge: CausalLM, sentences: Sequence[str], contexts: Sequence[Sequence[str]], *, most: int = CONTEXT_SENTENCES
 ) -> Information:
+    """Return :func:`mutual_informations` of one predictor's sentences."""
+    return mutual_informations(judge, {"": sentences}, contexts, most=most)[""]
+
+
+def mutual_informations(
+    judge: CausalLM,
+    sentences: Mapping[str, Sequence[str]],
+    contexts: Sequence[Sequence[str]],
+    *,
+    most: int = CONTEXT_SENTENCES,
+) -> dict[str, Information]:
     """Return how much likelier each sentence is after the true sentences before it than without them.
 
     MI = (log p(s | context) − log p(s)) / |s|, its mean weighted by |s| (arXiv:2412.08821, section 2.4.2).
 
+    A judge of this module reads a context once for the sentences of all predictors, and contexts of which one is the
+    beginning of the next, as the first ones of a document are, once together. No sentence is scored twice at one place.
+
     Args:
         judge: a causal language model.
-        sentences: N sentences, such as predictions decoded to text.
-        contexts: the sentences before each of them.
+        sentences: predictor -> N sentences, such as predictions decoded to text.
+        contexts: the N sentences before each of them, places of a document in their order.
         most: how many of these, the nearest ones, are read.
 
     Raises:
@@ -273,12 +447,42 @@ def mutual_information(
     """
     if most < 1:
         raise ConfigError("out of range", where="most", got=most, expected="at least 1")
-    if len(contexts) != len(sentences):
-        raise DataError("wrong number of contexts", where="contexts", expected=len(sentences), got=len(contexts))
-    texts = [[sentence] for sentence in sentences]
-    alone, tokens = judge.nats(texts)
-    after, _ = judge.nats(texts, [list(context)[-most:] for context in contexts])
-    return Information(alone - after, tokens)
+    for group in sentences.values():
+        if len(contexts) != len(group):
+            raise DataError("wrong number of contexts", where="contexts", expected=len(group), got=len(contexts))
+    readings, ends = _chained([list(context)[-most:] for context in contexts])
+    texts = {
+        text: number for number, text in enumerate(dict.fromkeys(t for group in sentences.values() for t in group))
+    }
+    places = dict.fromkeys((at, text) for group in sentences.values() for at, text in enumerate(group))
+    numbers = {place: number for number, place in enumerate(places)}
+    alone, tokens = judge.nats([[text] for text in texts])
+    if isinstance(judge, _Scorer):
+        after, _ = judge.nats_at(readings, [Place(*ends[at], [text]) for at, text in places])
+    else:
+        after, _ = judge.nats(
+            [[text] for _, text in places], [readings[ends[at][0]][: ends[at][1]] for at, _ in places]
+        )
+    found = {}
+    for name, group in sentences.items():
+        which = torch.tensor([texts[text] for text in group], dtype=torch.long)
+        where = torch.tensor([numbers[at, text] for at, text in enumerate(group)], dtype=torch.long)
+        found[name] = Information(alone[which] - after[where], tokens[which])
+    return found
+
+
+def _chained(contexts: Sequence[list[str]]) -> tuple[list[list[str]], list[tuple[int, int]]]:
+    """Return readings, and of each context its reading and how many lines of it the context is."""
+    readings: list[list[str]] = []
+    places = []
+    for context in contexts:
+        last = readings[-1] if readings else None
+        if last is not None and context[: len(last)] == last:
+            readings[-1] = context
+        elif last is None or last[: len(context)] != context:
+            readings.append(context)
+        places.append((len(readings) - 1, len(context)))
+    return readings, places
 
 
 @dataclass(frozen=True, slots=True)
@@ -332,6 +536,18 @@ def word_entropy(text: Text, lang: str | None = None) -> float | None:
     counts = Counter(words(text, lang))
     total = counts.total()
     return max(-sum(n / total * math.log(n / total) for n in counts.values()), 0.0) if total else None
+
+
+def _fitting(order: Sequence[int], marked: Sequence[tuple[list[int], Any]], budget: int) -> Iterator[list[int]]:
+    """Cut readings, sorted by length, into batches whose padded tokens fit into the budget."""
+    batch: list[int] = []
+    for one in order:
+        if batch and len(marked[one][0]) * (len(batch) + 1) > budget:
+            yield batch
+            batch = []
+        batch.append(one)
+    if batch:
+        yield batch
 
 
 def _lines(text: Text) -> list[str]:

@@ -50,7 +50,7 @@ class TaskInfo:
 _PLACE = "largeconcept.eval.tasks"
 TASKS: dict[str, TaskInfo] = {
     "next_concept": TaskInfo(
-        f"{_PLACE}.concepts:next_concept", "concepts", 1, "Predict each concept of a text from the true ones before it."
+        f"{_PLACE}.concepts:next_concept", "concepts", 2, "Predict each concept of a text from the true ones before it."
     ),
     "next_sentence": TaskInfo(
         f"{_PLACE}.next_sentence:next_sentence",

@@ -24,15 +24,15 @@ class NextConceptSettings(Config):
         pool: most concepts that distractors are drawn from.
         round_trip: also decode every prediction of the model and encode it again.
         mutual_information: also decode those of all predictors, and let the judge read each with and without ten
-            sentences before it; with a judge only. It costs some ten times all else.
+            sentences before it; ``None``: where there is a judge.
         token_models: let the token models among the predictors write the next sentence at every place.
     """
 
     max_length: int = Field(default=128, ge=2)
     pool: int = Field(default=4096, ge=1)
     round_trip: bool = True
-    mutual_information: bool = False
-    token_models: bool = False
+    mutual_information: bool | None = None
+    token_models: bool = True
 
 
 def next_concept(context: Context) -> TaskResult:
@@ -56,7 +56,7 @@ def next_concept(context: Context) -> TaskResult:
     for predictor in context.predictors:
         if settings.token_models and isinstance(predictor, TokenModelPredictor):
             baselines[predictor.name] = TokenGuess(predictor.model, predictor.tokenizer, pipe.codec, predictor.options)
-    judge = context.judge if settings.mutual_information else None
+    judge = context.judge if settings.mutual_information is not False else None
     if settings.mutual_information and judge is None:
         raise ConfigError("there is no judge", where="next_concept: mutual_information", hint="name one, as hf=NAME")
     options = context.options if context.options is not None else pipe.options
@@ -69,6 +69,7 @@ def next_concept(context: Context) -> TaskResult:
         options=options.model_copy(update={"seed": context.seed}),
         round_trip=through_text(pipe.codec) if settings.round_trip or judge is not None else None,
         language_model=judge,
+        self_judged=context.self_judged,
         limit=context.limit,
         seed=context.seed,
         pool=settings.pool,
@@ -89,7 +90,13 @@ def next_concept(context: Context) -> TaskResult:
             name: {metric: Difference(one.mean, one.low, one.high, one.p) for metric, one in group.items()}
             for name, group in report.differences.items()
         },
-        settings={**settings.to_dict(), "num_predictions": report.num_predictions, "pool_size": report.pool_size},
+        settings={
+            **settings.to_dict(),
+            "mutual_information": judge is not None,
+            "num_predictions": report.num_predictions,
+            "pool_size": report.pool_size,
+        },
+        extra={"notes": [] if judge is None else context.judge_notes("mutual information", report.scores)},
         seconds=time.perf_counter() - began,
     )
 

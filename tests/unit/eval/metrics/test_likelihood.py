@@ -1,6 +1,7 @@
 """Mutual information and perplexity: by hand with a table of probabilities, token by token with real models."""
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -11,11 +12,13 @@ from letter_tokenizer import LetterTokenizer
 from largeconcept.errors import CheckpointError, ConfigError, DataError, DependencyError
 from largeconcept.eval.metrics.likelihood import (
     HuggingFaceScorer,
+    Place,
     TokenScorer,
     _Framed,
     _windows,
     generative_perplexity,
     mutual_information,
+    mutual_informations,
     word_entropy,
 )
 from largeconcept.models.token_lm import TokenLM, TokenLMConfig, document_tokens
@@ -169,6 +172,64 @@ def test_windows_score_every_token_once_with_context(start, context, scored, siz
         assert len(one.tokens) - one.scored - start >= (size - start) // 2
 
 
+READINGS = [["abc", "de", "fgh"], ["x\n\ny", " ", "zz"], []]
+PLACES = [
+    Place(0, 3, "hello"),
+    Place(0, 1, ["ab", "cd"]),
+    Place(1, 1, "q"),
+    Place(1, 2, "q"),
+    Place(0, 3, "h"),
+    Place(1, 3, ""),
+    Place(2, 0, "alone"),
+    Place(0, 0, "begins"),
+    Place(1, 3, "a longer one"),
+]
+
+
+@pytest.mark.parametrize("positions", ["rope", "learned", "sine"])
+@pytest.mark.parametrize("batch_tokens", [12, 8192])
+def test_texts_behind_one_reading_are_scored_as_if_alone(positions, batch_tokens):
+    model = token_model(positions=positions, max_positions=24)
+    scorer = TokenScorer(model, LetterTokenizer(), batch_tokens=batch_tokens)
+    agrees(scorer)
+
+
+def agrees(scorer):
+    nats, tokens = scorer.nats_at(READINGS, PLACES)
+    expected, count = scorer.nats([one.text for one in PLACES], [READINGS[one.reading][: one.lines] for one in PLACES])
+    assert nats.tolist() == pytest.approx(expected.tolist(), rel=1e-5, abs=1e-9)
+    assert tokens.tolist() == count.tolist() and nats.dtype == torch.float64
+
+
+def test_what_does_not_fit_is_cut_as_ever():
+    agrees(TokenScorer(token_model(), LetterTokenizer(), max_tokens=12))
+
+
+def test_a_context_is_read_once_for_all_predictors(monkeypatch):
+    model, tokenizer = token_model(), LetterTokenizer()
+    read, plain = [], TokenLM.read
+
+    def reading(self, tokens, lengths=None, capacity=None):
+        read.append(tokens.shape)
+        return plain(self, tokens, lengths, capacity)
+
+    monkeypatch.setattr(TokenLM, "read", reading)
+    text = ["abc", "de", "fghi", "jk", "l"]
+    contexts = [text[:i] for i in range(1, 5)]
+    said = {"truth": text[1:], "copy": text[:-1], "same": ["abc"] * 4}
+    found = mutual_informations(TokenScorer(model, tokenizer), said, contexts)
+    assert read == [(1, 1 + len("abcdefghijk") + 4)]  # the mark, four sentences and their ends
+    for name, sentences in said.items():
+        nats, tokens = TokenScorer(model, tokenizer).nats([[one] for one in sentences])
+        after, _ = TokenScorer(model, tokenizer).nats([[one] for one in sentences], contexts)
+        assert found[name].gains.tolist() == pytest.approx((nats - after).tolist(), rel=1e-4, abs=1e-6)
+        assert found[name].tokens.tolist() == tokens.tolist()
+    read.clear()
+    mutual_informations(TokenScorer(model, tokenizer), said, contexts, most=2)
+    # One sentence, which the next two begin with, then two and two.
+    assert sorted(read) == [(3, max(len(a + b) for a, b in pairwise(text[:4])) + 3)]
+
+
 def test_learned_positions_bound_the_window():
     model = token_model(positions="learned", max_positions=12)
     scorer = TokenScorer(model, LetterTokenizer())
@@ -218,6 +279,19 @@ def test_hugging_face_scorer_is_the_model_token_by_token(tiny_gpt):
     assert count.item() == 60 and math.isfinite(float(long))
     gain = mutual_information(scorer, ["abc"], [["xyz"]])
     assert gain.gains.item() == pytest.approx(float(scorer.nats(["abc"])[0] - scorer.nats(["abc"], ["xyz"])[0]))
+
+
+@pytest.mark.peer
+@pytest.mark.parametrize("batch_tokens", [30, 4096])
+def test_texts_behind_one_reading_of_hugging_face(tiny_gpt, batch_tokens):
+    scorer = HuggingFaceScorer.from_pretrained(str(tiny_gpt), batch_tokens=batch_tokens)
+    branches = []
+    plain = scorer._branch
+    scorer._branch = lambda *given: branches.append(given) or plain(*given)
+    agrees(scorer)
+    assert branches
+    scorer._read = lambda *given: None  # a model without such a cache
+    agrees(scorer)
 
 
 @pytest.mark.peer
