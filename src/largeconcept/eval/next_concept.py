@@ -34,8 +34,8 @@ from largeconcept.data.reader import ConceptDataset
 from largeconcept.data.sequences import planned_documents
 from largeconcept.errors import ConfigError, DataError
 from largeconcept.eval.baselines import Constant, Guess, Guessed, copy_last
-from largeconcept.eval.held_out import HeldOut, Window
-from largeconcept.eval.metrics.concepts import contrastive_accuracy, nearest_context
+from largeconcept.eval.held_out import ConceptPool, Window, drawn, pools_of_batches, usable_documents, windows_of
+from largeconcept.eval.metrics.concepts import contrastive_accuracy, near_in_text, nearest_context
 from largeconcept.eval.metrics.likelihood import CONTEXT_SENTENCES, mutual_informations
 from largeconcept.eval.next_concept_report import DIRECTIONS, METRICS, NextConceptReport, Sums
 from largeconcept.eval.statistics import Estimate
