@@ -1,12 +1,14 @@
-"""``largeconcept data build``, ``data inspect`` and ``data corpus debian``."""
+"""``largeconcept data``: build, inspect, affixes, fetch and corpus debian."""
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from largeconcept.cli.common import Codec, InputLang, Json, echo, echo_json, key_values, log, progress, table
+from largeconcept.errors import ConfigError
 
 if TYPE_CHECKING:
     from largeconcept.data.debian import CorpusReport
@@ -124,7 +126,7 @@ def affixes(
     ] = None,
     json: Json = False,
 ) -> None:
-    """List the affixes of a dataset: the sentences that can stand around its documents. Or add some."""
+    """List or add sentences that stand around documents."""
     from largeconcept.data.affixes import add_affixes, read_affixes
 
     found = read_affixes(path)
@@ -140,6 +142,62 @@ def affixes(
         return
     for text in texts:
         echo(text)
+
+
+def fetch(
+    name: Annotated[
+        str | None, typer.Argument(help="A set by name, any set of the hub (org/name), or a folder. Without: the list.")
+    ] = None,
+    out: Annotated[str | None, typer.Option("--out", help="The file, .jsonl.")] = None,
+    split: Annotated[str, typer.Option("--split", help="Split of the set.")] = "test",
+    lang: Annotated[str | None, typer.Option("--lang", "-l", help="Language, for sets with several.")] = None,
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Documents at most, drawn by --seed.")] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Of the draw.")] = 0,
+    columns: Annotated[
+        list[str] | None,
+        typer.Option("--columns", help="text=, summary=, id= or title=COLUMN, where it is not known; may be repeated."),
+    ] = None,
+    config: Annotated[
+        str | None, typer.Option("--config", help="Configuration of the set, if not the known one.")
+    ] = None,
+    revision: Annotated[str | None, typer.Option("--revision", help="Commit or branch, if not the known one.")] = None,
+    json: Json = False,
+) -> None:
+    """Fetch texts with summaries from the Hugging Face hub.
+
+    Writes JSON lines that eval run --documents and data build read. Needs the extra datasets and, once, the network.
+    """
+    from largeconcept.data.hub_sets import SETS, fetch_summaries
+
+    if name is None:
+        if json:
+            echo_json({key: asdict(one) for key, one in SETS.items()})
+            return
+        for line in table(["set", "what", "licence"], [[key, one.about, one.licence] for key, one in SETS.items()]):
+            echo(line)
+        return
+    if out is None:
+        raise ConfigError("where to?", where="--out", expected="FILE.jsonl")
+    chosen = {key: str(value) for key, value in key_values(columns).items()}
+    with progress("fetch") as update:
+        report = fetch_summaries(
+            name,
+            out,
+            split=split,
+            lang=lang,
+            limit=limit,
+            seed=seed,
+            columns=chosen,
+            config=config,
+            revision=revision,
+            progress=update,
+        )
+    if json:
+        echo_json(asdict(report))
+        return
+    echo(f"{report.path}: {report.documents:,} documents" + (f"; licence: {report.licence}" if report.licence else ""))
+    for reason, count in report.counts.items():
+        echo(f"  {reason.replace('_', ' ')}: {count:,}")
 
 
 def debian(

@@ -33,6 +33,7 @@ EXTRAS: dict[str, tuple[dict[str, str], str]] = {
         "sentence encoders of sentence-transformers (external:FOLDER)",
     ),
     "faiss": ({"faiss": "faiss-cpu"}, "writing with a bank of many sentences"),
+    "datasets": ({"datasets": "datasets"}, "public sets of summaries (data fetch)"),
     "hub": ({"huggingface_hub": "huggingface_hub"}, "pipelines by hub id (org/name)"),
     "speech": ({"soundfile": "soundfile", "soxr": "soxr"}, "reading sound files"),
     "speak": ({"espeakng_loader": "espeakng-loader"}, "speaking texts aloud"),

@@ -57,6 +57,7 @@ VERBS: Table = {
             "inspect": ("largeconcept.cli.data:inspect", "Check every promise of a concept dataset."),
             "prepare": ("largeconcept.cli.prepare:prepare", "Make training data from a corpus."),
             "affixes": ("largeconcept.cli.data:affixes", "List or add sentences that stand around documents."),
+            "fetch": ("largeconcept.cli.data:fetch", "Fetch texts with summaries from the Hugging Face hub."),
             "corpus": (
                 "Make text corpora.",
                 {"debian": ("largeconcept.cli.data:debian", "Rebuild the multilingual corpus from Debian packages.")},
