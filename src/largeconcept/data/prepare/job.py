@@ -449,13 +449,10 @@ def write_documents(file: TextIO, entries: Sequence[Entry]) -> None:
     The second and later window of a document has ``#2``, ``#3`` … after its id. Title and summary are of the whole
     document and stand with the first window only: of the others the summary would tell what is not in them.
     """
-    windows: Counter[str] = Counter()
     for entry in entries:
-        id = f"{entry.source}/{entry.id}"
-        windows[id] += 1
-        first = windows[id] == 1
-        row: dict[str, Any] = {"id": id if first else f"{id}#{windows[id]}", "lang": entry.lang}
-        row["source"] = entry.source
+        first = entry.window == 1
+        id = f"{entry.source}/{entry.id}" if first else f"{entry.source}/{entry.id}#{entry.window}"
+        row: dict[str, Any] = {"id": id, "lang": entry.lang, "source": entry.source}
         for name in ("title", "summary"):
             value = getattr(entry, name)
             if first and value:
@@ -486,7 +483,7 @@ def mixture(files: dict[tuple[str, str, str], list[Entry]], config: PrepareConfi
             "lang": lang,
             "documents": len(files["train", name, lang]),
             "sentences": number,
-            "summaries": sum(bool(entry.summary) for entry in files["train", name, lang]),
+            "summaries": sum(bool(entry.summary) and entry.window == 1 for entry in files["train", name, lang]),
             "weight": round(mass * wanted[lang] / total, 6),
         }
         for (name, lang), (number, mass) in masses.items()

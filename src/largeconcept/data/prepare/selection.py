@@ -29,6 +29,7 @@ class Entry:
         source, id, lang, title, summary: as in the corpus.
         key: shared by its windows and translations.
         split: part it belongs to.
+        window: 1 for the first window of a document, 2 for the second, …
         sentences: cleaned, none damaged.
         fate: ``""`` while it is used, else why it is not: ``near_duplicate``, ``held_sentences``, ``translation``,
             ``empty``.
@@ -41,6 +42,7 @@ class Entry:
     summary: str | None
     key: str
     split: Split
+    window: int
     sentences: list[str]
     fate: str = ""
 
@@ -75,6 +77,7 @@ class Collector:
     def __init__(self, config: PrepareConfig, counts: Counts) -> None:
         self.config, self.counts = config, counts
         self.entries: list[Entry] = []
+        self._windows: Counter[tuple[str, str, str]] = Counter()
         self._hasher = WordHasher()
         self._folds: list[NDArray[np.int64]] = []
         self._lengths: list[NDArray[np.int64]] = []
@@ -94,7 +97,9 @@ class Collector:
         self.counts.add("sentences", "damaged", source, lang, len(document.sentences) - len(sound))
         split = split_of(source, document.id)
         key = document_key(source, document.id)
-        entry = Entry(source, document.id, lang, document.title, document.summary, key, split, sound)
+        self._windows[source, document.id, lang] += 1
+        window = self._windows[source, document.id, lang]
+        entry = Entry(source, document.id, lang, document.title, document.summary, key, split, window, sound)
         words = [words_of(text) for text in sound]
         self.entries.append(entry)
         self._folds.append(np.array([fold_of(w) for w in words], np.int64))
@@ -169,17 +174,20 @@ class Collector:
 
     def _translations(self) -> None:
         """Mark the translations of near-duplicates: a window of the same number, of as many windows."""
-        windows: dict[tuple[str, str], dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
+        groups: dict[tuple[str, str], list[int]] = defaultdict(list)
         for i, entry in enumerate(self.entries):
-            windows[entry.split, entry.key][f"{entry.lang} {entry.id}"].append(i)
-        for group in windows.values():
-            gone = {
-                (len(own), number) for own in group.values() for number, i in enumerate(own) if self.entries[i].fate
-            }
-            for own in group.values() if gone else ():
-                for number, i in enumerate(own):
-                    if (len(own), number) in gone and not self.entries[i].fate:
-                        self.entries[i].fate = "translation"
+            groups[entry.split, entry.key].append(i)
+        for group in groups.values():
+            if any(self.entries[i].fate for i in group):
+                own = [self.entries[i] for i in group]
+                gone = {(self._number(entry), entry.window) for entry in own if entry.fate}
+                for entry in own:
+                    if not entry.fate and (self._number(entry), entry.window) in gone:
+                        entry.fate = "translation"
+
+    def _number(self, entry: Entry) -> int:
+        """Return how many windows a document has."""
+        return self._windows[entry.source, entry.id, entry.lang]
 
     def _sets(self, width: int) -> ShingleSets:
         offsets = np.zeros(len(self._words) + 1, np.int64)
