@@ -6,7 +6,7 @@ TORCH ?= torch==2.13.0
 TORCH_INDEX ?=
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: install demo tiny check test test-slow bench format clean
+.PHONY: install demo tiny train-default train-default-cpu check test test-slow bench format clean
 
 install: $(VENV)/.installed
 
@@ -16,11 +16,17 @@ $(VENV)/.installed: pyproject.toml
 	$(BIN)/pip install -q -e ".[dev]"
 	touch $@
 
-demo: install   ## the whole path on real text, with the starter codec
+demo: install   ## the model that ships writes; without one, the whole path with the starter codec
 	$(BIN)/largeconcept demo --out runs/demo
 
 tiny: install   ## the same path with a codec trained from scratch
 	$(BIN)/largeconcept demo --codec scratch --out runs/tiny
+
+train-default: install  ## codec and model for shipping, on one GPU; CORPUS=folder for a corpus at hand
+	$(BIN)/largeconcept train-default --size gpu --out runs/default $(if $(CORPUS),--corpus $(CORPUS))
+
+train-default-cpu: install  ## the smaller size, on two cores
+	$(BIN)/largeconcept train-default --size cpu --out runs/default_cpu $(if $(CORPUS),--corpus $(CORPUS))
 
 check: install  ## format, lint, types, import directions
 	$(BIN)/ruff format --check .

@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from pydantic import Field
 
@@ -57,6 +57,8 @@ RECORD = "pipeline.json"
 PARTS = ("segmenter", "codec", "normalizer", "model")
 DEFAULT_PIPELINE = "pipeline"
 """Name of the folder inside ``largeconcept/assets`` that ``ConceptPipeline.from_pretrained()`` opens."""
+
+Storage = Literal["as_is", "int8"]
 
 _T = TypeVar("_T")
 
@@ -95,6 +97,7 @@ class ModelCard(Config):
         training_data: one line a corpus, with its licence where known.
         recipe: the name of the recipe or the resolved configuration as YAML.
         metrics: name -> number, or name -> {column -> number} for a table.
+        training_cost: one line a stage: how long on what.
         limits: what the model is known not to do.
     """
 
@@ -105,6 +108,7 @@ class ModelCard(Config):
     training_data: tuple[str, ...] = ()
     recipe: str | None = None
     metrics: dict[str, Any] = Field(default_factory=dict)
+    training_cost: tuple[str, ...] = ()
     limits: tuple[str, ...] = ()
 
 
@@ -151,7 +155,13 @@ class PipelineParts:
 
 
 def save_pipeline(
-    path: str | Path, parts: PipelineParts, *, card: ModelCard | None = None, codec_reference: str | None = None
+    path: str | Path,
+    parts: PipelineParts,
+    *,
+    card: ModelCard | None = None,
+    codec_reference: str | None = None,
+    storage: Storage = "as_is",
+    max_bytes: int | None = None,
 ) -> Path:
     """Write a pipeline as a folder; it is complete or not there.
 
@@ -163,9 +173,12 @@ def save_pipeline(
         parts: what to save.
         card: what to say in the model card; ``parts.card`` when not given.
         codec_reference: store this name (for ``load_codec``) and the fingerprint instead of a copy of the codec.
+        storage: ``int8`` rounds the matrices of model and codec to int8 rows with scales (a quarter of the size). The
+            codec keeps its fingerprint: it stands for the same concept space, to within the rounding.
+        max_bytes: most bytes of all files together.
 
     Raises:
-        ConfigError: ``path`` holds something else, or the parts do not fit one another.
+        ConfigError: ``path`` holds something else, the parts do not fit one another, or the files are too large.
         CheckpointError: a part cannot be written.
     """
     import torch
@@ -202,12 +215,57 @@ def save_pipeline(
                     where=target,
                     hint="store it as a reference: codec_reference=<name for load_codec>",
                 )
-            save(folder / "codec")
+            save_codec = save if storage == "as_is" else _rounding(parts.codec, target)
+            save_codec(folder / "codec")
         parts.normalizer.save_pretrained(folder / "normalizer")
-        save_model(parts.model, folder / "model")
+        save_model(parts.model, folder / "model", storage)
         atomic_write_text(folder / "README.md", render_card(record, parts, title=card.title or target.resolve().name))
         write_json(folder / RECORD, record.to_dict())
+        if max_bytes is not None:
+            _check_size(folder, max_bytes, target)
     return target
+
+
+def _rounding(codec: ConceptCodec, where: object) -> Callable[[Path], object]:
+    """Return a function that writes a codec with int8 weights under its own fingerprint.
+
+    Raises:
+        ConfigError: a codec that cannot be written so.
+    """
+    from largeconcept.codec.autoencoder import AutoencoderCodec
+    from largeconcept.codec.external import ExternalCodec
+
+    if isinstance(codec, AutoencoderCodec):
+        if codec.is_rounded:
+            return codec.save_pretrained
+        same = AutoencoderCodec(codec.network, codec.tokenizer, codec.metadata, space=codec.fingerprint)
+        return lambda folder: same.save_pretrained(folder, "int8")
+    if isinstance(codec, ExternalCodec):
+        return lambda folder: codec.save_pretrained(folder, "int8")
+    raise ConfigError(
+        f"a {type(codec).__name__} cannot be saved with int8 weights",
+        where=where,
+        hint="store it as a reference: codec_reference=<name for load_codec>",
+    )
+
+
+def _check_size(folder: Path, max_bytes: int, where: object) -> None:
+    sizes = {part: folder_size(folder / part) for part in PARTS if (folder / part).is_dir()}
+    total = folder_size(folder)
+    if total > max_bytes:
+        parts = ", ".join(f"{name} {size / 2**20:.1f}" for name, size in sizes.items())
+        raise ConfigError(
+            "the files are too large",
+            where=where,
+            got=f"{total / 2**20:.1f} MiB ({parts})",
+            expected=f"at most {max_bytes / 2**20:.1f} MiB",
+            hint="train a smaller model, or allow more",
+        )
+
+
+def folder_size(folder: str | Path) -> int:
+    """Return the bytes of all files in a folder."""
+    return sum(path.stat().st_size for path in Path(folder).rglob("*") if path.is_file())
 
 
 def load_pipeline(path: str | Path | None = None, *, codec: ConceptCodec | str | Path | None = None) -> PipelineParts:
@@ -434,6 +492,7 @@ def render_card(record: PipelineRecord, parts: PipelineParts, *, title: str) -> 
     lines.append(f"| written by | largeconcept {record.library_version}, torch {record.torch_version} |")
     sections: list[tuple[str, list[str]]] = [
         ("Training data", [f"- {line}" for line in card.training_data]),
+        ("Training cost", [f"- {line}" for line in card.training_cost]),
         ("Metrics", _metric_lines(card.metrics)),
         ("Recipe", _recipe_lines(card.recipe)),
         ("Limits", [f"- {line}" for line in card.limits]),
@@ -505,6 +564,7 @@ __all__ = [
     "PipelineRecord",
     "PromptRecord",
     "check_fingerprint",
+    "folder_size",
     "load_pipeline",
     "read_record",
     "render_card",

@@ -11,10 +11,15 @@ if TYPE_CHECKING:
 SCALE = "::scale"
 
 
-def quantize_rows(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def quantize_rows(tensors: Mapping[str, Tensor], *, max_error: float | None = None) -> dict[str, Tensor]:
     """Store matrices as int8 rows, vectors and scalars as float32.
 
     A row r becomes round(r / s) with s = max|r| / 127, so no entry moves by more than s / 2.
+
+    Args:
+        tensors: name -> weights.
+        max_error: matrices that rounding would move by more than this share of their norm are stored as float16
+            instead: a row with one large entry leaves few steps to the others. Rows of normal numbers move by 1 %.
     """
     import torch
 
@@ -26,7 +31,11 @@ def quantize_rows(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
             continue
         rows = value.flatten(1)
         scale = rows.abs().amax(dim=1).clamp_min(1e-12) / 127.0
-        stored[name] = (rows / scale[:, None]).round().to(torch.int8).view(value.shape)
+        whole = (rows / scale[:, None]).round()
+        if max_error is not None and (whole * scale[:, None] - rows).norm() > max_error * rows.norm():
+            stored[name] = value.half()
+            continue
+        stored[name] = whole.to(torch.int8).view(value.shape)
         stored[name + SCALE] = scale
     return stored
 

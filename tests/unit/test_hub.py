@@ -16,6 +16,9 @@ from largeconcept.codec.toy import ToyCodec
 from largeconcept.errors import CheckpointError, ConfigError, DependencyError
 from largeconcept.generate.pipeline import ConceptPipeline
 from largeconcept.hub import ModelCard, load_pipeline, read_record
+from largeconcept.models import build_model, load_model
+from largeconcept.segment import build_segmenter
+from largeconcept.train.export import ship_pipeline
 
 TEXT = "Tim had a red ball. The ball rolled away."
 
@@ -220,6 +223,68 @@ def test_not_a_pipeline(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(CheckpointError, match="not a folder"):
         load_pipeline(tmp_path / "file")
+
+
+def starter_pipeline(type_="mse", **sizes):
+    """A random model on the codec that ships."""
+    from largeconcept.codec import load_codec
+    from largeconcept.codec.normalizer import ConceptNormalizer
+
+    codec = load_codec("starter")
+    shape = {"num_layers": 2, "model_dim": 64, "num_heads": 4, **sizes}
+    model = build_model({"type": type_, "concept_dim": codec.dim, **shape})
+    return ConceptPipeline(build_segmenter(), codec, ConceptNormalizer.identity(codec.dim), model, device="cpu")
+
+
+def test_int8_pipelines_are_small_and_say_the_same(tmp_path):
+    torch.manual_seed(0)
+    pipe = starter_pipeline(model_dim=256)
+    whole, small = tmp_path / "whole", tmp_path / "small"
+    pipe.save_pretrained(whole)
+    out = ship_pipeline(whole, small, card={"limits": ("It is random.",), "training_cost": ("None.",)})
+    sizes = [(folder / "model" / "model.safetensors").stat().st_size for folder in (whole, small)]
+    assert out == small and sizes[1] < 0.3 * sizes[0]
+    again = ConceptPipeline.from_pretrained(small, device="cpu")
+    assert again.codec.fingerprint == pipe.codec.fingerprint
+    assert again.card.limits == ("It is random.",) and "## Training cost" in (small / "README.md").read_text()
+    x = torch.randn(2, 5, pipe.codec.dim)
+    with torch.no_grad():
+        before, after = pipe.model(x), again.model(x)
+    assert 0 < (after - before).norm() < 0.03 * before.norm()
+    ship_pipeline(small, tmp_path / "again")  # rounding what is rounded changes nothing
+    files = [folder / "model" / "model.safetensors" for folder in (small, tmp_path / "again")]
+    assert torch.equal(*(load_model(file.parent)(x) for file in files))
+
+
+def test_a_float_codec_keeps_its_space_when_it_is_rounded(tmp_path):
+    from largeconcept.codec.autoencoder import AutoencoderCodec
+
+    pipe = starter_pipeline()
+    shipped = pipe.codec
+    pipe.codec = AutoencoderCodec(shipped.network, shipped.tokenizer)  # as a training leaves it
+    space = pipe.codec.fingerprint
+    assert space != shipped.fingerprint
+    pipe.save_pretrained(tmp_path / "whole")
+    ship_pipeline(tmp_path / "whole", tmp_path / "small")
+    again = ConceptPipeline.from_pretrained(tmp_path / "small", device="cpu")
+    assert again.codec.fingerprint == space and again.codec.is_rounded
+    sizes = [(tmp_path / name / "codec" / "model.safetensors").stat().st_size for name in ("whole", "small")]
+    assert sizes[1] < 0.3 * sizes[0]
+
+
+def test_what_is_too_large_does_not_ship(tmp_path):
+    starter_pipeline().save_pretrained(tmp_path / "whole")
+    with pytest.raises(ConfigError, match=r"too large; expected at most 1\.0 MiB; got .* \(segmenter 0\.0, codec \d"):
+        ship_pipeline(tmp_path / "whole", tmp_path / "small", max_bytes=2**20)
+    assert not (tmp_path / "small").exists()
+    with pytest.raises(ConfigError, match="is for runs"):
+        ship_pipeline(tmp_path / "whole", tmp_path / "small", codec="starter")
+
+
+def test_a_codec_that_cannot_be_rounded(make_pipeline, tmp_path):
+    make_pipeline().save_pretrained(tmp_path / "whole")
+    with pytest.raises(ConfigError, match=r"cannot be saved with int8.*codec_reference"):
+        ship_pipeline(tmp_path / "whole", tmp_path / "small")
 
 
 def test_nothing_shipped(monkeypatch):

@@ -78,6 +78,10 @@ VERBS: Table = {
         },
     ),
     "train": ("largeconcept.cli.train:train", "Train a concept model from a recipe or a configuration file."),
+    "train-default": (
+        "largeconcept.cli.train_default:train_default",
+        "Train codec and model and write the pipeline that ships.",
+    ),
     "eval": (
         "Judge concept models, translations and sentences.",
         {
@@ -119,7 +123,7 @@ VERBS: Table = {
             "show": ("largeconcept.cli.recipes:show", "Print the complete configuration of a recipe."),
         },
     ),
-    "demo": ("largeconcept.cli.demo:demo", "Run the whole path on the sample corpus."),
+    "demo": ("largeconcept.cli.demo:demo", "Show what the shipped model can do, or run the whole path."),
     "doctor": ("largeconcept.cli.doctor:doctor", "Say what this machine and installation can do."),
 }
 """Name -> ("module:function", help), or name -> (help, table) for a group."""

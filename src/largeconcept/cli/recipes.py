@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from largeconcept.cli.common import Json, echo, echo_json
-from largeconcept.cli.train import Data, Overrides
+from largeconcept.cli.train import Data, Overrides, Start
+
+if TYPE_CHECKING:
+    from largeconcept.config import Config
 
 
 def ls(json: Json = False) -> None:
@@ -27,6 +30,7 @@ def show(
     recipe: Annotated[str, typer.Argument(help="A recipe's name.")],
     overrides: Overrides = None,
     data: Data = None,
+    start: Start = None,
     json: Json = False,
 ) -> None:
     """Print the complete configuration of a recipe.
@@ -34,8 +38,11 @@ def show(
     The YAML can be saved, edited and trained from.
     """
     from largeconcept.cli.train import recipe_config
+    from largeconcept.recipes import CODEC_RECIPES, get_codec_recipe
 
-    config = recipe_config(recipe, data).override(*(overrides or []))
+    config: Config
+    config = get_codec_recipe(recipe)() if recipe in CODEC_RECIPES else recipe_config(recipe, data, start)
+    config = config.override(*(overrides or []))
     if json:
         echo_json(config.to_dict())
     else:

@@ -96,6 +96,11 @@ class AutoencoderCodec:
         return self.weights_fingerprint if self._space is None else self._space
 
     @property
+    def is_rounded(self) -> bool:
+        """Whether it was loaded from int8 files: saving it again loses nothing more."""
+        return self._stored is not None and self._stored[0] == "int8"
+
+    @property
     def weights_fingerprint(self) -> str:
         """Hash of weights as stored, vocabulary and shape."""
         if self._fingerprint is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field
@@ -13,6 +13,7 @@ from torch import nn
 
 from largeconcept.config import Config
 from largeconcept.errors import CheckpointError, ConfigError, did_you_mean
+from largeconcept.int8 import SCALE, dequantize_rows, quantize_rows
 from largeconcept.io import load_strict, read_json, read_safetensors, require_folder, write_json, write_safetensors
 from largeconcept.models import MODELS
 from largeconcept.models.energy import EnergyConfig
@@ -39,6 +40,8 @@ AnyModelConfig = (
 ModelConfig = Annotated[AnyModelConfig, Field(discriminator="type")]
 """The configuration of any model; its ``type`` says which family."""
 
+Storage = Literal["as_is", "int8"]
+_MAX_ERROR = 0.02
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 
@@ -74,12 +77,22 @@ def build_model(config: AnyModelConfig | Mapping[str, Any]) -> nn.Module:
     return _model_class(typed.type)(typed)
 
 
-def save_model(model: nn.Module, folder: str | Path) -> None:
-    """Write ``config.json`` and ``model.safetensors`` into ``folder``, each atomically, the configuration last."""
+def save_model(model: nn.Module, folder: str | Path, storage: Storage = "as_is") -> None:
+    """Write ``config.json`` and ``model.safetensors`` into ``folder``, each atomically, the configuration last.
+
+    Args:
+        model: has ``.config``.
+        folder: made if it is missing.
+        storage: ``as_is`` writes the weights as they are; ``int8`` rounds matrices to int8 rows with scales, and those
+            that this would move by more than 2 % of their norm to float16 (:mod:`largeconcept.int8`).
+    """
     folder = Path(folder)
     config = model.config
     assert isinstance(config, Config)
-    write_safetensors(folder / WEIGHTS_FILE, model.state_dict())
+    weights = model.state_dict()
+    write_safetensors(
+        folder / WEIGHTS_FILE, weights if storage == "as_is" else quantize_rows(weights, max_error=_MAX_ERROR)
+    )
     write_json(folder / CONFIG_FILE, config.to_dict())
 
 
@@ -103,6 +116,8 @@ def load_model(folder: str | Path, device: torch.device | str = "cpu") -> nn.Mod
     with torch.device("meta"):  # no time is spent on initial values that are overwritten
         model = build_model(config)
     weights = read_safetensors(folder / WEIGHTS_FILE)
+    if any(name.endswith(SCALE) for name in weights):
+        weights = {name: tensor.float() for name, tensor in dequantize_rows(weights).items()}
     types = {tensor.dtype for tensor in weights.values()}
     model = model.to_empty(device="cpu").to(types.pop() if len(types) == 1 else torch.float32)
     load_strict(model, weights, folder / WEIGHTS_FILE)

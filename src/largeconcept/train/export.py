@@ -8,13 +8,25 @@ from typing import TYPE_CHECKING, Any
 
 from largeconcept.data.reader import ConceptDataset
 from largeconcept.errors import CheckpointError, ConceptLMError, ConfigError
-from largeconcept.hub import ModelCard, PipelineParts, PromptRecord, check_fingerprint, save_pipeline
+from largeconcept.hub import (
+    RECORD,
+    ModelCard,
+    PipelineParts,
+    PromptRecord,
+    Storage,
+    check_fingerprint,
+    load_pipeline,
+    save_pipeline,
+)
 from largeconcept.io import read_json, require_folder
 from largeconcept.train.config import RunConfig
 from largeconcept.train.start import MODEL_FOLDER, NORMALIZER_FOLDER, RUN_FILE
 
 if TYPE_CHECKING:
     from largeconcept.types import ConceptCodec
+
+MAX_BYTES = 32 * 2**20
+"""Most bytes of a pipeline inside the library."""
 
 
 def export_run(
@@ -26,6 +38,8 @@ def export_run(
     tasks: Sequence[str] = (),
     generation: Mapping[str, Any] | None = None,
     reference: bool = False,
+    storage: Storage = "as_is",
+    max_bytes: int | None = None,
 ) -> Path:
     """Write a saved pipeline from a finished run; see :func:`largeconcept.hub.save_pipeline`.
 
@@ -38,6 +52,7 @@ def export_run(
             the sources, and their prompts, are known and need not be named.
         generation: defaults of the generation options.
         reference: store the codec's name and fingerprint instead of a copy.
+        storage, max_bytes: see :func:`largeconcept.hub.save_pipeline`.
 
     Raises:
         CheckpointError: not a run, not finished, damaged, or a codec of another concept space.
@@ -92,7 +107,40 @@ def export_run(
     if reference and reference_name is None:
         raise CheckpointError("a codec without a name cannot be referred to", where=out, hint="give its name or folder")
     given = card if isinstance(card, ModelCard) else ModelCard.from_dict(dict(card or {}), where="card")
-    return save_pipeline(out, parts, card=complete_card(given, config, facts), codec_reference=reference_name)
+    whole = complete_card(given, config, facts)
+    return save_pipeline(out, parts, card=whole, codec_reference=reference_name, storage=storage, max_bytes=max_bytes)
+
+
+def ship_pipeline(
+    source: str | Path,
+    out: str | Path,
+    *,
+    max_bytes: int | None = MAX_BYTES,
+    card: ModelCard | Mapping[str, Any] | None = None,
+    **keywords: Any,
+) -> Path:
+    """Write a pipeline as it ships: int8 weights (float16 where these would hurt), with its codec, of limited size.
+
+    Args:
+        source: a finished run, or a saved pipeline.
+        out: the folder to make; as ``largeconcept/assets/pipeline`` it is what ``from_pretrained()`` opens.
+        max_bytes: most bytes of all files together; ``None`` for no limit.
+        card: what to say in the model card beside what is known.
+        keywords: for a run, those of :func:`export_run`.
+
+    Raises:
+        ConfigError: the files are too large, the codec cannot be stored so, or ``keywords`` for a pipeline.
+        CheckpointError: neither a finished run nor a pipeline.
+    """
+    given = card if isinstance(card, ModelCard) else ModelCard.from_dict(dict(card or {}), where="card")
+    if not (Path(source) / RECORD).is_file():
+        return export_run(source, out, card=given, storage="int8", max_bytes=max_bytes, **keywords)
+    if keywords:
+        raise ConfigError("is for runs; a pipeline has its own", where=next(iter(keywords)), got=source)
+    parts = load_pipeline(source)
+    known = {name: value for name, value in given.to_dict().items() if value}
+    whole = ModelCard.from_dict({**parts.card.to_dict(), **known})
+    return save_pipeline(out, parts, card=whole, storage="int8", max_bytes=max_bytes)
 
 
 def read_run(folder: Path) -> tuple[RunConfig, dict[str, Any]]:
@@ -142,4 +190,4 @@ def _segmenter_of(config: RunConfig) -> dict[str, Any] | None:
         return None
 
 
-__all__ = ["export_run", "read_run"]
+__all__ = ["MAX_BYTES", "export_run", "read_run", "ship_pipeline"]
