@@ -12,7 +12,7 @@ from largeconcept.errors import ConfigError, DataError
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from largeconcept.eval.sweep_results import SweepResult
+    from largeconcept.eval.sweep_results import SettingResult, SweepResult
 
 VALIDATION = ("validation", "valid", "val", "dev", "test")
 """Splits to choose settings on, the best first."""
@@ -20,7 +20,6 @@ VALIDATION = ("validation", "valid", "val", "dev", "test")
 
 def sweep(
     pipeline: Annotated[str, typer.Argument(help="A saved pipeline, or the folder of a finished training run.")],
-    data: Annotated[str, typer.Option("--data", help="Folder of a concept dataset of the same concept space.")],
     settings: Annotated[
         list[str] | None, typer.Argument(metavar="[OPTION=V,V…]...", help="More options of the grid.")
     ] = None,
@@ -28,13 +27,44 @@ def sweep(
         list[str] | None,
         typer.Option("--grid", "-g", help="An option and the values to try, as guidance_scale=1,3,6; may be repeated."),
     ] = None,
-    metric: Annotated[str, typer.Option("--metric", help="What settings are compared by.")] = "contrastive_accuracy",
+    data: Annotated[
+        str | None, typer.Option("--data", help="Folder of a concept dataset of the same concept space.")
+    ] = None,
+    metric: Annotated[
+        str,
+        typer.Option(
+            "--metric", help="What settings are compared by, as in eval ls; NAME=WEIGHTS where it needs some."
+        ),
+    ] = "contrastive_accuracy",
+    task: Annotated[
+        str | None,
+        typer.Option(
+            "--task", help="What is done with each setting, as in eval ls; default: where the metric is from."
+        ),
+    ] = None,
+    better: Annotated[
+        str | None,
+        typer.Option("--better", help="higher, lower or human (nearest to human text), where the metric does not say."),
+    ] = None,
     split: Annotated[str | None, typer.Option("--split", help="Default: validation if it is there, else test.")] = None,
+    documents: Annotated[
+        list[str] | None,
+        typer.Option("--documents", help="Files of texts to write from instead of the dataset's, as .jsonl."),
+    ] = None,
     limit: Annotated[int | None, typer.Option("--limit", min=2, help="Documents to use at most.")] = None,
     max_length: Annotated[int, typer.Option("--max-length", min=2, help="Longer documents are cut.")] = 128,
     seed: Annotated[int, typer.Option("--seed", help="Of the noise, the distractors and the intervals.")] = 0,
     option: Annotated[
         list[str] | None, typer.Option("--option", help="An option that stays the same, as flow_solver=heun.")
+    ] = None,
+    task_option: Annotated[
+        list[str] | None, typer.Option("--set", help="A setting of the task, as continuation.length=2.")
+    ] = None,
+    judge: Annotated[
+        str | None,
+        typer.Option(
+            "--judge", help="Causal model for perplexity and mutual information: hf=NAME. Default: the token model."
+        ),
     ] = None,
     round_trip: Annotated[
         str | None, typer.Option("--round-trip", help="A codec's name or folder, for the metric round_trip_l2.")
@@ -53,47 +83,41 @@ def sweep(
 ) -> None:
     """Find settings of generation that suit a model.
 
-    Every combination of the grid predicts the concepts of held-out documents from the true ones before them, in one
-    process; the documents are read once. Settings whose paired difference from the best could be chance are marked.
+    Every combination of the grid does the same with the same held-out documents, in one process, and is compared by a
+    metric: it predicts the concepts of documents from the true ones before them, or does any other task of eval run
+    (--task continuation --metric rouge_l). Settings whose paired difference from the best could be chance are marked,
+    and all are tested against the options that the model has now, corrected for their number.
     """
-    from largeconcept.cli.evaluate import open_model, open_round_trip
-    from largeconcept.data.reader import ConceptDataset, splits
-    from largeconcept.devices import default_device, move
-    from largeconcept.eval.next_concept import through_text
+    from largeconcept.cli.evaluate import task_settings
     from largeconcept.eval.sweep import check_metric, combinations, write_best
-    from largeconcept.eval.sweep import sweep as run_sweep
+    from largeconcept.eval.sweep_tasks import JUDGED, check_task, default_task
     from largeconcept.generate.options import GenerationOptions
 
     axes = read_grid([*(grid or []), *(settings or [])])
-    check_metric(metric, round_trip is not None)
+    name, _, weights = metric.partition("=")
+    done = default_task(name) if task is None else task
+    way: Any = better
+    check_task(done, name)
+    plain = done == "next_concept" and name not in JUDGED
+    if plain:
+        check_metric(name, round_trip is not None, way)
     target = saved_pipeline(pipeline) if write else None
-    network, normalizer, fingerprint, defaults = open_model(pipeline)
     fixed = key_values(option)
     both = sorted(set(fixed) & set(axes))
     if both:
         raise ConfigError("in the grid and fixed as well", where="--option", got=", ".join(both))
-    base = GenerationOptions.from_dict({**defaults, **fixed, "seed": seed})
-    combinations(axes, base)  # complains before any work is done
-    chosen = choose_split(data, splits(data), split)
-    dataset = ConceptDataset(data, chosen, fingerprint=fingerprint, dim=normalizer.dim)
-    codec = open_round_trip(round_trip, fingerprint, normalizer.dim)
-    move(device or default_device(), network, normalizer, codec)
-    with progress("sweep", unit="concepts") as update:
-        result = run_sweep(
-            network,
-            dataset,
-            normalizer,
-            axes,
-            metric=metric,
-            options=base,
-            round_trip=None if codec is None else through_text(codec),
-            limit=limit,
-            seed=seed,
-            max_length=max_length,
-            folder=out,
-            about={"model": pipeline, "data": data, "split": chosen},
-            progress=update,
+    # Complains before any work is done.
+    combinations(axes, GenerationOptions.from_dict(fixed), whole_texts=done not in ("next_concept", "next_sentence"))
+    chosen = None if data is None else choose_split(data, split)
+    if plain:
+        result = _by_concepts(
+            pipeline, data, chosen, axes, name, way, fixed, round_trip, limit, seed, max_length, out, device
         )
+    else:
+        result = _by_task(
+            pipeline, data, chosen, documents, axes, done, name, weights, way, fixed, judge, round_trip, limit, seed,
+            {"next_concept": {"max_length": max_length}} | task_settings(task_option), out, device,
+        )  # fmt: skip
     taken = result.quickest if quickest else result.best
     if json:
         echo_json({**result.to_dict(), "taken": taken.options})
@@ -101,14 +125,74 @@ def sweep(
         for line in lines_of(result):
             echo(line)
     idle = result.without_effect()
-    for name in idle:
-        log(f"note: {name} changes nothing here; this family of models may not use it")
-    for name in result.at_an_end():
-        if name not in idle:
-            log(f"note: the best {name} is at an end of the values tried; better ones may lie beyond")
+    for one in idle:
+        log(f"note: {one} changes nothing here; this family of models may not use it")
+    for one in result.at_an_end():
+        if one not in idle:
+            log(f"note: the best {one} is at an end of the values tried; better ones may lie beyond")
+    if result.beats_default() is False:
+        log("note: the best setting does not differ from the one the model has now by more than chance")
     if target is not None:
         write_best(target, {**fixed, **taken.options})
         log(f"{target}: generation defaults are now {taken.name}")
+
+
+def _by_concepts(
+    pipeline: str, data: str | None, split: str | None, axes: dict[str, list[Any]], metric: str, better: Any,
+    fixed: dict[str, Any], round_trip: str | None, limit: int | None, seed: int, max_length: int, out: str | None,
+    device: str | None,
+) -> SweepResult:  # fmt: skip
+    """Sweep over predicted concepts; no codec is loaded unless there is a round trip."""
+    from largeconcept.cli.evaluate import open_model, open_round_trip
+    from largeconcept.data.reader import ConceptDataset
+    from largeconcept.devices import default_device, move
+    from largeconcept.eval.next_concept import through_text
+    from largeconcept.eval.sweep import sweep as run_sweep
+    from largeconcept.generate.options import GenerationOptions
+
+    if data is None or split is None:
+        raise DataError("there is nothing to predict", expected="--data FOLDER, a concept dataset")
+    network, normalizer, fingerprint, defaults = open_model(pipeline)
+    base = GenerationOptions.from_dict({**defaults, **fixed, "seed": seed})
+    dataset = ConceptDataset(data, split, fingerprint=fingerprint, dim=normalizer.dim)
+    codec = open_round_trip(round_trip, fingerprint, normalizer.dim)
+    move(device or default_device(), network, normalizer, codec)
+    with progress("sweep", unit="concepts") as update:
+        return run_sweep(
+            network,
+            dataset,
+            normalizer,
+            axes,
+            metric=metric,
+            better=better,
+            options=base,
+            round_trip=None if codec is None else through_text(codec),
+            limit=limit,
+            seed=seed,
+            max_length=max_length,
+            folder=out,
+            about={"model": pipeline, "data": data, "split": split},
+            progress=update,
+        )
+
+
+def _by_task(
+    pipeline: str, data: str | None, split: str | None, documents: list[str] | None, axes: dict[str, list[Any]],
+    task: str, metric: str, weights: str, better: Any, fixed: dict[str, Any], judge: str | None, codec: str | None,
+    limit: int | None, seed: int, settings: dict[str, dict[str, Any]], out: str | None, device: str | None,
+) -> SweepResult:  # fmt: skip
+    """Sweep over what is done in a task of eval run."""
+    from largeconcept.eval.sweep_tasks import open_context, sweep_task
+
+    if data is None and not documents:
+        raise DataError("there is nothing to write from", expected="--data FOLDER or --documents FILE")
+    context = open_context(
+        pipeline, metric, data=data, documents=documents, split=split or "", weights=weights or None, judge=judge,
+        options=fixed, settings=settings, limit=limit, seed=seed, codec=codec, device=device,
+    )  # fmt: skip
+    about = {"model": pipeline, "data": data, "documents": documents, "split": None if documents else split}
+    with progress("sweep", unit="settings") as update:
+        return sweep_task(context, task, axes, metric=metric, better=better, folder=out, about=about, progress=update)
 
 
 def read_grid(given: list[str]) -> dict[str, list[Any]]:
@@ -136,7 +220,7 @@ def read_grid(given: list[str]) -> dict[str, list[Any]]:
     return axes
 
 
-def choose_split(data: str, there: list[str], split: str | None) -> str:
+def choose_split(data: str, split: str | None) -> str:
     """Return the split to choose on; warns where it is one to report on or to train on.
 
     Raises:
@@ -144,8 +228,9 @@ def choose_split(data: str, there: list[str], split: str | None) -> str:
     """
     import warnings
 
-    from largeconcept.data.reader import ConceptDataset
+    from largeconcept.data.reader import ConceptDataset, splits
 
+    there = splits(data)
     chosen = split if split is not None else next((name for name in VALIDATION if name in there), None)
     if chosen is None and not there:
         ConceptDataset(data, VALIDATION[0])  # says what is wrong with the folder
@@ -187,17 +272,29 @@ def lines_of(result: SweepResult, most: int = 30) -> list[str]:
 
     rows = []
     for place, one in enumerate(result.results[:most], 1):
-        gap = one.difference
-        away = "-" if gap is None else f"{gap.value:.4f} [{gap.low:.4f}, {gap.high:.4f}]"
         mark = "best" if place == 1 else "ties" if one.ties else ""
-        options = [show(value) for value in one.options.values()]
-        rows.append([str(place), *options, str(one.scores[result.metric]), away, f"{one.seconds:.1f}", mark])
-    header = ["rank", *result.grid, result.metric, "best minus this", "seconds", ""]
+        rows.append([str(place), *_row(one, result), mark])
+    if result.default is not None and all(one.options != result.default.options for one in result.results):
+        rows.append(["-", *_row(result.default, result), "now"])
+    header = ["rank", *result.grid, result.metric, "best minus this", "p against now", "seconds", ""]
     note = (
         f"{len(result.results)} settings on {result.num_predictions:,} predictions in {result.num_documents:,} "
-        f"documents; 95 % intervals over documents"
+        f"documents; 95 % intervals over documents; p of the difference from the options the model has now, corrected "
+        f"for the number of settings (Holm)"
     )
+    if result.direction == "human":
+        note += f"; {result.metric} of human text: {show(result.target)}"
     lines = [*table(header, rows), note, f"best: {result.best.name}"]
     if result.quickest is not result.best:
         lines.append(f"quickest of those that tie with it: {result.quickest.name}")
     return lines
+
+
+def _row(one: SettingResult, result: SweepResult) -> list[str]:
+    from largeconcept.eval.sweep_results import show
+
+    gap = one.difference
+    away = "-" if gap is None else f"{gap.value:.4f} [{gap.low:.4f}, {gap.high:.4f}]"
+    p = "now" if one is result.default else "-" if one.p_holm is None else f"{one.p_holm:.3f}"
+    options = [show(value) for value in one.options.values()]
+    return [*options, str(one.scores[result.metric]), away, p, f"{one.seconds:.1f}"]

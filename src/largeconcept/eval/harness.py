@@ -13,10 +13,12 @@ import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from largeconcept.errors import ConfigError, DataError, did_you_mean
+from largeconcept.eval.drawing import candidates, spread
 from largeconcept.eval.metrics.optional import open_metrics
 from largeconcept.eval.predictors import (
     ConceptModelPredictor,
@@ -39,7 +41,7 @@ from largeconcept.eval.tasks import TASKS, Context, LeftOut, choose_tasks, load_
 from largeconcept.types import Document
 
 if TYPE_CHECKING:
-    from largeconcept.data.reader import ConceptDataset
+    from largeconcept.data.reader import ConceptDataset, ConceptDocument
     from largeconcept.eval.metrics.likelihood import CausalLM
     from largeconcept.generate.options import GenerationOptions
     from largeconcept.generate.pipeline import ConceptPipeline
@@ -64,8 +66,6 @@ PREDICTORS = {
 KINDS = (*DEFAULT_PREDICTORS, "token_lm", "lcm", "hf", "constant")
 TOKEN_MODEL = "token_lm"
 """Folder beside a model's, in which a matched token model is looked for; also the end of its run's name."""
-CANDIDATES = 4096
-"""Most documents of a dataset that items are drawn from, where a limit is set; a large one is not read whole."""
 TOKEN_OPTIONS: dict[str, Any] = {"max_tokens": 64}
 
 Progress = Callable[[str, int, int, str], None]
@@ -157,7 +157,7 @@ def evaluate(
         settings={name: dict(given) for name, given in (settings or {}).items()},
     )
     context.predictors = _predictors(predictors, context, where)
-    context.judge, about_judge = _judge(judge, context, device)
+    context.judge, about_judge = open_judge(judge, context, device)
     if context.judge is not None:
         name = (about_judge or {}).get("name")
         context.judge_name = name if name is None or not Path(name).is_dir() else Path(name).name
@@ -226,30 +226,25 @@ def read_texts(
         if not found:
             raise DataError("no text", where="documents", got=files)
     elif dataset is not None:
-        found = []
-        groups = list(range(len(dataset.row_groups)))
-        draw.shuffle(groups)
-        for group in groups:
-            for row in dataset.documents(group):
-                targets, plans = row.target_sentences, row.plans
-                found.append(
-                    Document(
-                        id=row.id,
-                        sentences=tuple(row.sentences),
-                        lang=row.lang,
-                        paragraph_starts=row.paragraph_starts,
-                        target_sentences=None if targets is None else tuple(targets),
-                        plans=None if plans is None else tuple(plans),
-                        where=f"{dataset.folder}: {row.id}",
-                    )
-                )
-            if limit is not None and len(found) >= max(CANDIDATES, 4 * limit):
-                break
+        found = [_from_row(row, dataset) for row in islice(spread(dataset, limit, seed), candidates(limit))]
     else:
         found = []
     found.sort(key=lambda document: (document.id, document.lang or "", document.sentences))
     draw.shuffle(found)
     return found
+
+
+def _from_row(row: ConceptDocument, dataset: ConceptDataset) -> Document:
+    targets, plans = row.target_sentences, row.plans
+    return Document(
+        id=row.id,
+        sentences=tuple(row.sentences),
+        lang=row.lang,
+        paragraph_starts=row.paragraph_starts,
+        target_sentences=None if targets is None else tuple(targets),
+        plans=None if plans is None else tuple(plans),
+        where=f"{dataset.folder}: {row.id}",
+    )
 
 
 def _from_files(files: str | Path | Sequence[str | Path]) -> list[Document]:
@@ -372,7 +367,7 @@ def _predictors(
     return [*open_predictors([one for one in given if isinstance(one, str)], context), *ready]
 
 
-def _judge(
+def open_judge(
     given: str | CausalLM | None, context: Context, device: str | None
 ) -> tuple[CausalLM | None, dict[str, Any] | None]:
     """Return the judge, and what is known about it.
@@ -493,6 +488,7 @@ __all__ = [
     "PREDICTORS",
     "evaluate",
     "open_data",
+    "open_judge",
     "open_predictors",
     "read_texts",
     "sample_files",

@@ -6,19 +6,16 @@ Shape letters: S concepts of a document, M concepts of a pool, C concept dimensi
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from itertools import islice
-from typing import Any, TypeVar
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from largeconcept.errors import ConfigError, DataError
-
-T = TypeVar("T")
-CANDIDATES = 1024
-"""Most documents that some are drawn from: a large dataset is not read whole."""
+from largeconcept.eval.drawing import drawn, spread
+from largeconcept.eval.metrics.concepts import contrastive_accuracy, near_in_text, nearest_context
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,18 +76,6 @@ def usable_documents(documents: Iterable[Any], dim: int) -> Iterator[HeldOutDocu
             yield HeldOutDocument(concepts.detach().float().cpu(), scored, sentences, getattr(document, "lang", None))
 
 
-def drawn(documents: Iterable[T], limit: int | None, seed: int) -> list[T]:
-    """Return ``limit`` documents drawn from the first :data:`CANDIDATES` (or four times ``limit``), in their order.
-
-    The first ones of a dataset are mostly of one source: other texts are then harder to tell apart than they are.
-    """
-    if limit is None:
-        return list(documents)
-    found = list(islice(documents, max(CANDIDATES, 4 * limit)))
-    chosen = np.sort(np.random.default_rng([seed, 1]).permutation(len(found))[:limit])
-    return [found[i] for i in chosen.tolist()]
-
-
 def windows_of(documents: Sequence[HeldOutDocument], size: int) -> list[Window]:
     """Cut documents into windows of ``size`` concepts, each starting without context; single concepts are left out."""
     windows = []
@@ -118,13 +103,25 @@ def windows_of(documents: Sequence[HeldOutDocument], size: int) -> list[Window]:
 class ConceptPool:
     """Concepts to take distractors from: (M, C) float64, (M,) their documents, (M,) their places in them.
 
-    ``center`` is (C,): distances do not change with it, rounding errors do.
+    ``center`` is (C,): distances do not change with it, rounding errors do. ``centered`` and ``squares`` are the
+    concepts without it and the squares of their lengths.
     """
 
     concepts: Tensor
     owners: Tensor
     places: Tensor
     center: Tensor
+    centered: Tensor = field(init=False, repr=False)
+    squares: Tensor = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "centered", self.concepts - self.center)
+        object.__setattr__(self, "squares", self.centered.square().sum(dim=-1))
+
+    def accuracy(self, predicted: Tensor, truth: Tensor, excluded: Tensor) -> Tensor:
+        """Return (N,) contrastive accuracy of (N, C) predictions; ``excluded`` is (M,) or (N, M) boolean."""
+        left, right = predicted - self.center, truth - self.center
+        return contrastive_accuracy(left, right, self.centered, excluded, self.squares)
 
     @classmethod
     def of(cls, documents: Sequence[HeldOutDocument], first: int = 0) -> ConceptPool:
@@ -163,3 +160,68 @@ def pools_of_batches(documents: Sequence[HeldOutDocument], size: int) -> list[Co
         groups[-1] += rest
     made = [ConceptPool.of([documents[i] for i in group], group[0]) for group in groups]
     return [pool for pool, group in zip(made, groups, strict=True) for _ in group]
+
+
+@dataclass(frozen=True, slots=True)
+class HeldOut:
+    """Held-out documents with all that scoring needs of them and that no prediction changes.
+
+    Make it once where many predictors, or many settings of one, are scored on the same documents.
+
+    Attributes:
+        documents: those that were drawn.
+        windows: their stretches that are predicted.
+        pool: concepts that distractors are taken from, whatever the document.
+        batches: for each document the concepts of the batch it is in.
+        nearest: for each window (N,), how near its scored concepts come to one before them (their greatest cosine).
+        excluded: for each window (N, M), which concepts of its batch are the truth itself or a neighbour of it.
+    """
+
+    documents: Sequence[HeldOutDocument]
+    windows: Sequence[Window]
+    pool: ConceptPool
+    batches: Sequence[ConceptPool]
+    nearest: Sequence[Tensor]
+    excluded: Sequence[Tensor]
+
+    @classmethod
+    def of(
+        cls,
+        documents: Iterable[Any],
+        dim: int,
+        *,
+        limit: int | None = None,
+        seed: int = 0,
+        pool: int = 4096,
+        contrastive_batch: int = 1024,
+        max_length: int = 128,
+    ) -> HeldOut:
+        """Read documents; see :func:`~largeconcept.eval.next_concept.evaluate_next_concept` for the arguments.
+
+        Raises:
+            DataError: fewer than two documents with at least two concepts, another dimension, or values that are not
+                finite.
+            ConfigError: a setting out of range.
+        """
+        for name, value, least in (("pool", pool, 1), ("contrastive_batch", contrastive_batch, 1),
+                                   ("max_length", max_length, 2)):  # fmt: skip
+            if value < least:
+                raise ConfigError("out of range", where=name, got=value, expected=f"at least {least}")
+        chosen = drawn(usable_documents(spread(documents, limit, seed), dim), limit, seed)
+        if len(chosen) < 2:
+            raise DataError(
+                "too few documents to evaluate on",
+                expected="two or more with at least two concepts each",
+                got=f"{len(chosen)} such",
+                hint="raise the limit or use another split",
+            )
+        windows = windows_of(chosen, max_length)
+        fixed = ConceptPool.drawn(chosen, pool, seed)
+        batches = pools_of_batches(chosen, contrastive_batch)
+        nearest, excluded = [], []
+        for window in windows:
+            judged, batch = window.scored[1:], batches[window.owner]
+            places = window.start + 1 + judged.nonzero().squeeze(1)
+            nearest.append(nearest_context(window.concepts[1:], window.concepts)[judged])
+            excluded.append(near_in_text(window.owner, places, batch.owners, batch.places))
+        return cls(chosen, windows, fixed, batches, nearest, excluded)

@@ -34,8 +34,8 @@ from largeconcept.data.reader import ConceptDataset
 from largeconcept.data.sequences import planned_documents
 from largeconcept.errors import ConfigError, DataError
 from largeconcept.eval.baselines import Constant, Guess, Guessed, copy_last
-from largeconcept.eval.held_out import ConceptPool, Window, drawn, pools_of_batches, usable_documents, windows_of
-from largeconcept.eval.metrics.concepts import contrastive_accuracy, near_in_text, nearest_context
+from largeconcept.eval.held_out import HeldOut, Window
+from largeconcept.eval.metrics.concepts import contrastive_accuracy, nearest_context
 from largeconcept.eval.metrics.likelihood import CONTEXT_SENTENCES, mutual_informations
 from largeconcept.eval.next_concept_report import DIRECTIONS, METRICS, NextConceptReport, Sums
 from largeconcept.eval.statistics import Estimate
@@ -156,11 +156,12 @@ def mean_concept(dataset: ConceptDataset) -> Tensor:
 @torch.no_grad()
 def score_next_concept(
     predict: Predict,
-    documents: Iterable[Any],
+    documents: Iterable[Any] | HeldOut,
     normalizer: ConceptNormalizer,
     *,
     training_mean: Tensor | None = None,
     baselines: Mapping[str, Guess] | None = None,
+    alone: bool = False,
     round_trip: RoundTrip | None = None,
     language_model: CausalLM | None = None,
     self_judged: Collection[str] = (),
@@ -173,38 +174,40 @@ def score_next_concept(
     num_bootstrap: int = 1000,
     progress: Callable[[int, int], None] | None = None,
 ) -> NextConceptReport:
-    """Score any predictor; see :func:`evaluate_next_concept`."""
-    for name, value, least in (
-        ("pool", pool, 1),
-        ("contrastive_batch", contrastive_batch, 1),
-        ("max_length", max_length, 2),
-        ("batch_concepts", batch_concepts, 1),
-        ("num_bootstrap", num_bootstrap, 1),
-    ):
-        if value < least:
-            raise ConfigError("out of range", where=name, got=value, expected=f"at least {least}")
+    """Score any predictor; see :func:`evaluate_next_concept`.
+
+    Args:
+        documents: also :class:`~largeconcept.eval.held_out.HeldOut`, which was made before; ``limit``, ``pool``,
+            ``contrastive_batch`` and ``max_length`` are then its own.
+        alone: leave ``copy_last`` out.
+    """
+    for name, value in (("batch_concepts", batch_concepts), ("num_bootstrap", num_bootstrap)):
+        if value < 1:
+            raise ConfigError("out of range", where=name, got=value, expected="at least 1")
     writer = round_trip if isinstance(round_trip, TextRoundTrip) else None
     if language_model is not None and writer is None:
         raise ConfigError("mutual information needs text", where="round_trip", expected="one of through_text(codec)")
     dim = normalizer.dim
-    held_out = drawn(usable_documents(documents, dim), limit, seed)
-    if len(held_out) < 2:
-        raise DataError(
-            "too few documents to evaluate on",
-            expected="two or more with at least two concepts each",
-            got=f"{len(held_out)} such",
-            hint="raise the limit or use another split",
+    if isinstance(documents, HeldOut):
+        data = documents
+    else:
+        data = HeldOut.of(
+            documents,
+            dim,
+            limit=limit,
+            seed=seed,
+            pool=pool,
+            contrastive_batch=contrastive_batch,
+            max_length=max_length,
         )
     if training_mean is not None and training_mean.shape != (dim,):
         raise DataError("wrong shape", where="training_mean", expected=(dim,), got=tuple(training_mean.shape))
-    windows = windows_of(held_out, max_length)
-    guesses: dict[str, Guess] = {"copy_last": copy_last}
+    windows, fixed = data.windows, data.pool
+    guesses: dict[str, Guess] = {} if alone else {"copy_last": copy_last}
     if training_mean is not None:
         guesses["training_mean"] = Constant(training_mean)
     guesses |= baselines or {}
-    fixed = ConceptPool.drawn(held_out, pool, seed)
-    batches = pools_of_batches(held_out, contrastive_batch)
-    found = Sums(len(held_out))
+    found = Sums(len(data.documents))
     number = 0
     waiting: list[tuple[Window, Mapping[str, Guessed]]] = []
     for index, predicted in _predictions(predict, windows, normalizer, batch_concepts, progress):
@@ -212,20 +215,15 @@ def score_next_concept(
         text, owner, judged = window.concepts, window.owner, window.scored[1:]
         truth = text[1:][judged]
         number += len(truth)
-        batch = batches[owner]
-        excluded = near_in_text(owner, window.start + 1 + judged.nonzero().squeeze(1), batch.owners, batch.places)
-        others = fixed.concepts[fixed.owners != owner] - fixed.center
-        beside = batch.concepts - fixed.center
-        nearest = nearest_context(text[1:], text)[judged]
         guessed = {"model": Guessed(predicted[1:])} | {name: guess(window) for name, guess in guesses.items()}
         for name, guess in guessed.items():
             here = guess.concepts[judged]
             add = partial(found.add, name, owner)
             add("l2", (here - truth).double().norm(dim=-1))
-            right, own = truth - fixed.center, here - fixed.center
-            add("contrastive_accuracy", contrastive_accuracy(own, right, others))
-            add("contrastive_accuracy_in_batch", contrastive_accuracy(own, right, beside, excluded))
-            add("paraphrase", nearest_context(guess.concepts, text)[judged], float(nearest.sum()))
+            add("contrastive_accuracy", fixed.accuracy(here, truth, fixed.owners == owner))
+            in_batch = data.batches[owner].accuracy(here, truth, data.excluded[index])
+            add("contrastive_accuracy_in_batch", in_batch)
+            add("paraphrase", nearest_context(guess.concepts, text)[judged], float(data.nearest[index].sum()))
             if round_trip is not None and writer is None and name == "model" and len(here):
                 again = round_trip(here, [window.lang] * len(here))
                 add("round_trip_l2", (again - truth).double().norm(dim=-1))
@@ -345,7 +343,7 @@ def _contexts(window: Window, judged: Tensor) -> list[Sequence[str]]:
 
 def _predictions(
     predict: Predict,
-    windows: list[Window],
+    windows: Sequence[Window],
     normalizer: ConceptNormalizer,
     batch_concepts: int,
     progress: Callable[[int, int], None] | None,

@@ -20,7 +20,7 @@ import os
 import platform
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -30,7 +30,9 @@ from largeconcept.io import atomic_write_bytes, read_json, write_json
 from largeconcept.version import __version__
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from rich.table import Table as RichTable
+
+    from largeconcept.eval.statistics import Table
 
 FORMAT_VERSION = 1
 RESULTS = "results.json"
@@ -94,6 +96,8 @@ class TaskResult:
         left_out: predictor -> why it has no scores.
         seconds: wall-clock time of all predictors, results of an earlier run that were used again not counted.
         extra: other figures of the task (curves, tables) as plain data.
+        tables: predictor -> metric -> the sums over documents that scores were made of, as long as the task has just
+            been run: they are not written down.
     """
 
     version: int
@@ -105,6 +109,7 @@ class TaskResult:
     left_out: dict[str, str] = field(default_factory=dict)
     seconds: float = 0.0
     extra: dict[str, Any] = field(default_factory=dict)
+    tables: Mapping[str, Mapping[str, Table]] = field(default_factory=dict, compare=False, repr=False)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data, as in ``results.json``."""
@@ -153,15 +158,16 @@ class TaskResult:
         """Return a heading and a row of text for each metric, with a column for each predictor.
 
         The model's values come with their intervals; a star marks values of others from which the model's differ with
-        p < 0.05.
+        p < 0.05, corrected for the number of predictors (:func:`corrected_differences`).
         """
         names = list(self.scores)
+        corrected = corrected_differences(self.differences)
         found = []
         for metric, direction in self.metrics.items():
             row = [f"{metric} {ARROWS[direction]}".strip()]
             for name in names:
                 one = self.scores[name].get(metric)
-                apart = self.differences.get(name, {}).get(metric)
+                apart = corrected.get(name, {}).get(metric)
                 if one is None or one.value is None:
                     row.append("–")
                 elif name == MODEL:
@@ -171,13 +177,13 @@ class TaskResult:
             found.append(row)
         return ["metric", *names], found
 
-    def table(self, title: str = "") -> Table:
+    def table(self, title: str = "") -> RichTable:
         """Return :meth:`rows` as a table for a terminal."""
-        from rich.table import Table
+        from rich.table import Table as RichTable
 
-        caption = f"{self.n:,} items; 95 % intervals; * differs from the model, p < 0.05"
+        caption = f"{self.n:,} items; 95 % intervals; * differs from the model, p < 0.05 (Holm)"
         heading, rows = self.rows()
-        made = Table(title=title, caption=caption)
+        made = RichTable(title=title, caption=caption)
         for number, name in enumerate(heading):
             made.add_column(name, justify="right" if number else "left")
         for row in rows:
@@ -290,9 +296,25 @@ class EvaluationResult:
             raise ConfigError("cannot write there", where=file, got=error.strerror or error) from None
         return file
 
-    def table(self) -> list[Table]:
+    def table(self) -> list[RichTable]:
         """Return a table for each task; print them with ``rich.print(*result.table())``."""
         return [task.table(name) for name, task in self.tasks.items()]
+
+
+def corrected_differences(differences: Mapping[str, Mapping[str, Difference]]) -> dict[str, dict[str, Difference]]:
+    """Return predictor -> metric -> difference with p-values corrected for the number of predictors (Holm).
+
+    The comparisons of one metric are a family: among all the stars of a row there is a false one with a chance of 5 %
+    at most. Rows are not corrected for one another, as most metrics of a task measure nearly the same.
+    """
+    from largeconcept.eval.statistics import holm
+
+    found = {name: dict(group) for name, group in differences.items()}
+    for metric in dict.fromkeys(metric for group in found.values() for metric in group):
+        names = [name for name, group in found.items() if metric in group]
+        for name, p in zip(names, holm([found[name][metric].p for name in names]), strict=True):
+            found[name][metric] = replace(found[name][metric], p=p)
+    return found
 
 
 def _apart(difference: Difference) -> bool:
@@ -495,6 +517,7 @@ __all__ = [
     "OutputCache",
     "Score",
     "TaskResult",
+    "corrected_differences",
     "digest",
     "git_revision",
     "json_lines",

@@ -4,7 +4,8 @@ Predictions of one document are alike, so documents, not predictions, are what i
 Davison & Hinkley 1997, section 3.8). A metric is a function of sums over documents: a mean is a sum over a count, a
 perplexity the exponential of one. Two predictors are compared on the same documents: the interval of the difference
 draws the same documents for both, and the p-value exchanges the two at random, document by document (approximate
-randomisation; Noreen 1989, Riezler & Maxwell 2005).
+randomisation; Noreen 1989, Riezler & Maxwell 2005). Several comparisons with one of them are corrected by
+:func:`holm`.
 
 Shape letters: D documents, K sums, R resamplings.
 """
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -23,6 +25,8 @@ from largeconcept.errors import ConfigError, DataError
 Array = NDArray[np.float64]
 Statistic = Callable[[Array], Array]
 """``statistic(sums)``: (…, K) sums over documents to (…) values of a metric."""
+Table = tuple[Array, Statistic]
+"""(D, K) sums of documents, the last column what is divided by, and the metric as a function of such sums."""
 _BLOCK = 1 << 22  # numbers of a block of resamplings held at once
 
 
@@ -69,8 +73,16 @@ def perplexity(sums: Array) -> Array:
 
 
 def draws(documents: int, number: int, seed: int | Sequence[int] = 0) -> NDArray[np.int64]:
-    """Return (R, D): how often each document is in each resampling of as many documents."""
-    return np.random.default_rng(seed).multinomial(documents, np.full(documents, 1 / documents), size=number)
+    """Return (R, D): how often each document is in each resampling of as many documents; not to be written into."""
+    return _draws(documents, number, seed if isinstance(seed, int) else tuple(seed))
+
+
+@lru_cache(maxsize=4)
+def _draws(documents: int, number: int, seed: int | tuple[int, ...]) -> NDArray[np.int64]:
+    """All metrics of all predictors are resampled alike, so the same draws are wanted again and again."""
+    made = np.random.default_rng(seed).multinomial(documents, np.full(documents, 1 / documents), size=number)
+    made.flags.writeable = False
+    return made
 
 
 def per_document(values: ArrayLike, documents: ArrayLike | None = None, weights: ArrayLike | None = None) -> Array:
@@ -137,6 +149,7 @@ def difference(
     number: int = 1000,
     seed: int | Sequence[int] = 0,
     level: float = 0.95,
+    exchanges: int | None = None,
 ) -> Difference:
     """Return how much a predictor's metric exceeds a baseline's on the same documents, its interval, and a p-value.
 
@@ -147,6 +160,8 @@ def difference(
         sums: (D, K) of the predictor.
         baseline: (D, K) of the other one, the same documents in the same order.
         statistic, n, number, seed, level: see :func:`estimate`.
+        exchanges: R of the p-value, ``number`` by default. No p-value is below 1 / (1 + R): where many are corrected
+            for their number, R has to be several times as great as that over the level.
 
     Raises:
         DataError: tables that do not fit each other, or no document.
@@ -156,9 +171,26 @@ def difference(
     if left.shape != right.shape:
         raise DataError("not the same documents", where="baseline", got=right.shape, expected=left.shape)
     _check(number, level)
+    tried = number if exchanges is None else exchanges
+    _check(tried, level)
     observed = float(statistic(left.sum(axis=0)) - statistic(right.sum(axis=0)))
     resampled = _resampled(left, statistic, number, seed) - _resampled(right, statistic, number, seed)
-    return Difference(observed, *interval(resampled, level), n, _p_value(left, right, statistic, number, seed))
+    return Difference(observed, *interval(resampled, level), n, _p_value(left, right, statistic, tried, seed))
+
+
+def holm(p_values: Sequence[float | None]) -> list[float | None]:
+    """Return p-values of one family of tests, corrected for their number (Holm 1979).
+
+    If those below 0.05 are taken for real, the chance that *any* of them is not is at most 0.05, however the tests hang
+    together. ``None`` and NaN stand for tests that were not made, and count for nothing.
+    """
+    known = sorted((p, i) for i, p in enumerate(p_values) if p is not None and not np.isnan(p))
+    found: list[float | None] = [None] * len(p_values)
+    highest = 0.0
+    for place, (p, i) in enumerate(known):
+        highest = max(highest, min(1.0, p * (len(known) - place)))
+        found[i] = highest
+    return found
 
 
 def interval(resampled: Array, level: float = 0.95) -> tuple[float, float]:

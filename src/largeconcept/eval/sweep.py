@@ -1,25 +1,31 @@
 """Which settings of generation suit a model: every combination of a grid, measured on the same held-out documents.
 
-Each setting predicts every concept of each document from the true ones before it, with the same noise; what the model
-read of the documents is kept from one setting to the next. A folder remembers the settings that are done, so a sweep
-that was stopped goes on where it was.
+Here each setting predicts every concept of each document from the true ones before it, with the same noise; what the
+model read of the documents is kept from one setting to the next, and so is all of the scoring that no setting changes.
+:mod:`largeconcept.eval.sweep_tasks` compares settings by what they write. A folder remembers the settings that are
+done, so a sweep that was stopped goes on where it was.
 
 The best of many settings is partly the luckiest: its figure is too good by a little, and settings whose paired
-difference from it could be chance are marked as ties. Choose on a validation split and report on the test split.
+difference from it could be chance are marked as ties. Whether a setting differs from the one that was there before is
+tested for each, and the p-values are corrected for their number. Choose on a validation split and report on the test
+split.
 """
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from largeconcept.errors import ConfigError, did_you_mean
-from largeconcept.eval.records import Difference, OutputCache, Score, digest, git_revision, machine, now
+from largeconcept.eval.metrics import METRICS
+from largeconcept.eval.records import OutputCache, digest
+from largeconcept.eval.statistics import ratio
+from largeconcept.eval.sweep_compare import Better, Criterion, Measured, chosen, compared, recorded
 from largeconcept.eval.sweep_results import FORMAT_VERSION, SWEEP, SettingResult, SweepResult
 from largeconcept.io import fingerprint, read_json, write_json
 
@@ -27,15 +33,15 @@ if TYPE_CHECKING:
     from torch import nn
 
     from largeconcept.codec.normalizer import ConceptNormalizer
+    from largeconcept.eval.metrics.likelihood import CausalLM
     from largeconcept.eval.next_concept import RoundTrip
-    from largeconcept.eval.next_concept_report import NextConceptReport
     from largeconcept.generate.options import GenerationOptions
 
 MAX_SETTINGS = 10_000
+NOT_SETTINGS = frozenset({"seed", "max_batch", "max_concepts"})
+"""Options that change luck, speed, or how much is asked for."""
 OF_WHOLE_TEXTS = frozenset(
     {
-        "max_concepts",
-        "max_batch",
         "min_concepts",
         "stop_threshold",
         "repetition_threshold",
@@ -50,6 +56,8 @@ OF_WHOLE_TEXTS = frozenset(
 
 Grid = Mapping[str, Sequence[Any]]
 """Option -> the values to try."""
+NEXT_CONCEPT_TARGETS = {"paraphrase": 1.0}
+"""Values of human text where a metric is a ratio to it."""
 
 
 def sweep(
@@ -59,8 +67,10 @@ def sweep(
     grid: Grid,
     *,
     metric: str = "contrastive_accuracy",
+    better: Better | None = None,
     options: GenerationOptions | None = None,
     round_trip: RoundTrip | None = None,
+    language_model: CausalLM | None = None,
     limit: int | None = None,
     seed: int = 0,
     max_length: int = 128,
@@ -70,14 +80,16 @@ def sweep(
     about: Mapping[str, Any] | None = None,
     progress: Callable[..., None] | None = None,
 ) -> SweepResult:
-    """Measure every combination of the grid on held-out documents.
+    """Predict the next concepts of held-out documents with every combination of the grid.
 
     Args:
-        model, documents, normalizer, round_trip, max_length, num_bootstrap: as for
+        model, documents, normalizer, round_trip, language_model, max_length, num_bootstrap: as for
             :func:`~largeconcept.eval.next_concept.evaluate_next_concept`.
         grid: options of generation and the values to try.
-        metric: what settings are compared by; one that has a direction.
-        options: all other options; the defaults of generation, with ``seed``, when ``None``.
+        metric: what settings are compared by.
+        better: which values are good; needed where the metric itself does not say. ``human``: nearest to human text.
+        options: all other options, and the setting that all are compared with; the defaults of generation, with
+            ``seed``, when ``None``.
         limit: use at most this many documents that have something to predict.
         seed: of the pool and of the intervals; the noise has that of ``options``.
         context_bytes: room for what the model read of the documents; beyond it, documents are read for each setting.
@@ -87,110 +99,108 @@ def sweep(
 
     Raises:
         ConfigError: a grid that is empty, too large, or of options or values that do not exist; a metric without
-            direction, or one that needs a round trip.
+            direction, or one that needs a round trip or a judge.
         DataError: see ``evaluate_next_concept``.
     """
     from largeconcept.data.reader import ConceptDataset
     from largeconcept.data.sequences import planned_documents
-    from largeconcept.eval.held_out import drawn, usable_documents
+    from largeconcept.eval.held_out import HeldOut
     from largeconcept.eval.next_concept import score_next_concept
     from largeconcept.generate.contexts import ContextStore
     from largeconcept.generate.loop import predict_teacher_forced
     from largeconcept.generate.options import GenerationOptions
     from largeconcept.models.planning import PlanningConceptModel
 
-    direction = check_metric(metric, round_trip is not None)
+    criterion = check_metric(metric, round_trip is not None, better, judge=language_model is not None)
     base = options if options is not None else GenerationOptions(seed=seed)
     axes = {name: list(values) for name, values in grid.items()}
     points = combinations(axes, base)
     if isinstance(model, PlanningConceptModel) and isinstance(documents, ConceptDataset) and documents.planned:
         documents = planned_documents(documents)
-    chosen = drawn(usable_documents(documents, normalizer.dim), limit, seed)
+    data = HeldOut.of(documents, normalizer.dim, limit=limit, seed=seed, max_length=max_length)
     depends = {
-        "documents": digest([fingerprint({"x": one.concepts, "scored": one.scored}) for one in chosen]),
+        "documents": digest([fingerprint({"x": one.concepts, "scored": one.scored}) for one in data.documents]),
         "model": fingerprint({**model.state_dict(), **{f"normalizer.{k}": v for k, v in _state(normalizer).items()}}),
         "model_config": digest(_config(model)),
         "round_trip": round_trip is not None,
+        "judge": _judge(language_model),
         "seed": seed,
         "max_length": max_length,
     }
     cache = OutputCache(None if folder is None else Path(folder) / "cache" / "sweep.jsonl")
     contexts = ContextStore(model, context_bytes)
-    results: list[SettingResult] = []
-    tables: list[dict[str, list[list[float]]]] = []
-    total = sum(len(one.concepts) - 1 for one in chosen) * len(points)
-    for number, (values, settings) in enumerate(points):
+    each = sum(len(one.concepts) - 1 for one in data.documents)
+    total = each * (len(points) + 1)
+
+    def measure(number: int, settings: GenerationOptions) -> Measured:
         key = digest({**depends, "options": settings.to_dict(), "version": FORMAT_VERSION})
         record = cache.get(key)
         if record is None:
+            spent = 0.0
 
-            def predict(x: Any, lengths: Any, ids: list[int], settings: GenerationOptions = settings) -> Any:
-                return predict_teacher_forced(model, x, lengths, settings, sample_ids=ids, contexts=contexts)
+            def predict(x: Any, lengths: Any, ids: list[int]) -> Any:
+                nonlocal spent
+                began, read = time.perf_counter(), contexts.seconds
+                made = predict_teacher_forced(model, x, lengths, settings, sample_ids=ids, contexts=contexts)
+                spent += time.perf_counter() - began - (contexts.seconds - read)
+                return made
 
-            def report_progress(done: int, all_: int, number: int = number) -> None:
+            def report_progress(done: int, all_: int) -> None:
                 if progress is not None:
-                    progress(number * (total // len(points)) + done, total, "concepts", f"{number + 1}/{len(points)}")
+                    progress(number * each + done, total, "concepts", f"{number + 1}/{len(points)}")
 
-            began = time.perf_counter()
             report = score_next_concept(
                 predict,
-                chosen,
+                data,
                 normalizer,
+                alone=True,
                 round_trip=round_trip,
+                language_model=language_model,
                 seed=seed,
-                max_length=max_length,
                 num_bootstrap=1,  # intervals are made below, for settings that were done before as well
                 progress=report_progress,
             )
-            record = {"key": key, "output": _output(report), "seconds": time.perf_counter() - began}
+            sums = {name: rows.tolist() for name, rows in report.sums["model"].items()}
+            record = {"key": key, "output": {"sums": sums}, "seconds": spent}
             cache.add([record])
-        tables.append(record["output"]["sums"])
-        results.append(SettingResult(values, {}, seconds=float(record["seconds"])))
-    count = sum(int(one.scored[1:].sum()) for one in chosen)
-    ordered = _compare(results, tables, metric, direction, seed, num_bootstrap, count)
-    made = SweepResult(
-        grid=axes,
-        metric=metric,
-        direction=direction,
-        results=ordered,
-        base=base.to_dict(),
-        settings={**(about or {}), **depends, "limit": limit},
-        num_documents=len(chosen),
-        num_predictions=count,
-        machine=machine(next(model.parameters()).device),
-        git=git_revision(),
-        created=now(),
-    )
-    if folder is not None:
-        try:
-            write_json(Path(folder) / SWEEP, made.to_dict())
-        except OSError as error:
-            raise ConfigError("cannot write there", where=folder, got=error.strerror or error) from None
-    return made
+        tables = {name: (np.asarray(rows, dtype=np.float64), ratio) for name, rows in record["output"]["sums"].items()}
+        return Measured(tables, seconds=float(record["seconds"]))
+
+    count = sum(int(one.scored[1:].sum()) for one in data.documents)
+    made = compared(axes, points, base, measure, criterion, seed=(seed, 1), number=num_bootstrap, count=count)
+    made.task = "next_concept"
+    made.settings = {**(about or {}), **depends, "limit": limit}
+    made.num_documents, made.num_predictions = len(data.documents), count
+    return recorded(made, next(model.parameters()).device, folder)
 
 
-def check_metric(metric: str, round_trip: bool) -> str:
-    """Return which direction of a metric is better.
+def check_metric(metric: str, round_trip: bool, better: Better | None = None, *, judge: bool = False) -> Criterion:
+    """Return what settings are compared by in the prediction of next concepts.
 
     Raises:
-        ConfigError: unknown, without direction, or not measured in a sweep.
+        ConfigError: unknown, without direction, or not measured.
     """
     from largeconcept.eval.next_concept_report import DIRECTIONS
 
-    usable = {name: direction for name, direction in DIRECTIONS.items() if direction != "none"}
-    usable.pop("mutual_information", None)
-    if metric not in usable:
-        problem = "neither more nor less of this is better" if metric in DIRECTIONS else "unknown metric"
-        if metric == "mutual_information":
-            problem = "not measured in a sweep"
-        raise ConfigError(problem, where="metric", got=metric, hint=did_you_mean(metric, usable))
+    if metric not in DIRECTIONS:
+        hint = did_you_mean(metric, METRICS)
+        raise ConfigError("not a metric of next concepts", where="metric", got=metric, hint=hint)
     if metric == "round_trip_l2" and not round_trip:
         raise ConfigError("needs a codec", where="metric", got=metric, hint="give a round trip through text")
-    return usable[metric]
+    if metric == "mutual_information" and not (judge and round_trip):
+        raise ConfigError("needs a codec and a judge", where="metric", got=metric)
+    return chosen(metric, DIRECTIONS[metric], better, NEXT_CONCEPT_TARGETS.get(metric), metric in NEXT_CONCEPT_TARGETS)
 
 
-def combinations(grid: Grid, base: GenerationOptions) -> list[tuple[dict[str, Any], GenerationOptions]]:
+def combinations(
+    grid: Grid, base: GenerationOptions, *, whole_texts: bool = False
+) -> list[tuple[dict[str, Any], GenerationOptions]]:
     """Return every combination of a grid: its values, and all options with them.
+
+    Args:
+        grid: options and their values.
+        base: all other options.
+        whole_texts: options that concern whole texts may be among them.
 
     Raises:
         ConfigError: no option or no value, a value twice, an option that does not exist or concerns whole texts, a
@@ -203,9 +213,12 @@ def combinations(grid: Grid, base: GenerationOptions) -> list[tuple[dict[str, An
     for name, values in grid.items():
         if name not in fields:
             raise ConfigError("not an option of generation", where="grid", got=name, hint=did_you_mean(name, fields))
-        if name in OF_WHOLE_TEXTS or name == "seed":
+        if name in NOT_SETTINGS or (name in OF_WHOLE_TEXTS and not whole_texts):
+            said = {"seed": "luck, not a setting", "max_batch": "changes speed, not what is written"}
             raise ConfigError(
-                "luck, not a setting" if name == "seed" else "does not change the prediction of a single concept",
+                said.get(name, "does not change the prediction of a single concept")
+                if name != "max_concepts" or not whole_texts
+                else "is what the task asks for",
                 where=f"grid: {name}",
                 expected="such as guidance_scale, num_inference_steps, initial_noise_scale",
             )
@@ -247,45 +260,11 @@ def write_best(folder: str | Path, options: Mapping[str, Any]) -> dict[str, Any]
     return changed
 
 
-def _compare(
-    results: Sequence[SettingResult],
-    tables: Sequence[Mapping[str, Any]],
-    metric: str,
-    direction: str,
-    seed: int,
-    number: int,
-    num_predictions: int,
-) -> list[SettingResult]:
-    """Give each setting its scores and its paired difference from the best; the best first."""
-    from largeconcept.eval.statistics import difference, estimate
-
-    words: dict[str, Any] = {"number": number, "seed": (seed, 1)}
-    scored = []
-    for one, sums in zip(results, tables, strict=True):
-        scores = {}
-        for name, rows in sums.items():
-            found = estimate(rows, **words)
-            value, low, high = (v if math.isfinite(v) else None for v in (found.mean, found.low, found.high))
-            scores[name] = Score(value, low, high, num_predictions)
-        scored.append(replace(one, scores=scores))
-    sign = -1.0 if direction == "higher" else 1.0
-
-    def rank(i: int) -> float:
-        value = scored[i].scores[metric].value
-        return math.inf if value is None else sign * value
-
-    order = sorted(range(len(scored)), key=rank)  # equal ones stay in the order of the grid
-    best = order[0]
-    scored[best].ties = True
-    for i in order[1:]:
-        found = difference(tables[best][metric], tables[i][metric], **words)
-        scored[i].difference = Difference(found.mean, found.low, found.high, found.p)
-        scored[i].ties = not (found.low > 0 or found.high < 0)
-    return [scored[i] for i in order]
-
-
-def _output(report: NextConceptReport) -> dict[str, Any]:
-    return {"sums": {metric: rows.tolist() for metric, rows in report.sums["model"].items()}}
+def _judge(judge: CausalLM | None) -> Any:
+    if judge is None:
+        return None
+    model: Any = getattr(judge, "model", None)
+    return fingerprint(model.state_dict()) if hasattr(model, "state_dict") else type(judge).__name__
 
 
 def _state(normalizer: ConceptNormalizer) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from largeconcept.io import read_json
 from largeconcept.version import __version__
 
 SWEEP = "sweep.json"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 @dataclass(slots=True)
@@ -24,7 +24,10 @@ class SettingResult:
         scores: metric -> score over documents.
         difference: best setting minus this one in the metric of the sweep, paired; ``None`` for the best.
         ties: this is the best setting, or the interval of the difference holds 0.
-        seconds: of prediction and scoring.
+        from_default: this setting minus the one that was there before, paired; ``None`` for that one itself. Where
+            ``direction`` is ``human``, both differences are of distances from human text.
+        p_holm: p-value of ``from_default``, corrected for the number of settings (Holm).
+        seconds: of prediction or writing.
     """
 
     options: dict[str, Any]
@@ -32,6 +35,8 @@ class SettingResult:
     difference: Difference | None = None
     ties: bool = False
     seconds: float = 0.0
+    from_default: Difference | None = None
+    p_holm: float | None = None
 
     @property
     def name(self) -> str:
@@ -41,13 +46,16 @@ class SettingResult:
 
 @dataclass(slots=True)
 class SweepResult:
-    """What :func:`~largeconcept.eval.sweep.sweep` found; the content of ``sweep.json``.
+    """What a sweep found; the content of ``sweep.json``.
 
     Attributes:
         grid: option -> the values tried.
         metric: what settings are compared by.
-        direction: ``higher`` or ``lower`` is better.
+        direction: ``higher`` or ``lower`` is better, or what is nearest to ``human`` text.
         results: every setting, the best first.
+        default: the setting that was there before, which may be one of them.
+        task: what was done with each setting.
+        target: the value of human text, where settings are compared by their distance from it.
         base: all options of which the grid changes some.
         settings: documents, seed and everything else that the figures depend on.
         num_documents, num_predictions: what they are over.
@@ -58,6 +66,9 @@ class SweepResult:
     metric: str
     direction: str
     results: list[SettingResult]
+    default: SettingResult | None = None
+    task: str = "next_concept"
+    target: float | None = None
     base: dict[str, Any] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
     num_documents: int = 0
@@ -105,15 +116,25 @@ class SweepResult:
                 found.append(name)
         return found
 
+    def beats_default(self) -> bool | None:
+        """Return whether the best setting differs from the one before (p < 0.05, corrected); ``None`` if untested."""
+        p = self.best.p_holm
+        if self.default is not None and self.default.options == self.best.options:
+            return False
+        return None if p is None else p < 0.05
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain data, as in ``sweep.json``."""
         return {
             "format_version": FORMAT_VERSION,
+            "task": self.task,
             "metric": self.metric,
             "direction": self.direction,
+            "target": self.target,
             "grid": self.grid,
             "best": self.best.options,
             "quickest": self.quickest.options,
+            "default": None if self.default is None else _plain(self.default),
             "base": self.base,
             "settings": self.settings,
             "num_documents": self.num_documents,
@@ -122,20 +143,8 @@ class SweepResult:
             "git": self.git,
             "created": self.created,
             "library_version": self.library_version,
-            "results": [
-                {
-                    "options": one.options,
-                    "scores": {m: {"value": s.value, "low": s.low, "high": s.high, "n": s.n}
-                               for m, s in one.scores.items()},
-                    "difference": None if one.difference is None else
-                    {"value": one.difference.value, "low": one.difference.low, "high": one.difference.high,
-                     "p": one.difference.p},
-                    "ties": one.ties,
-                    "seconds": round(one.seconds, 4),
-                }
-                for one in self.results
-            ],
-        }  # fmt: skip
+            "results": [_plain(one) for one in self.results],
+        }
 
     @classmethod
     def from_dict(cls, data: Any, where: object = SWEEP) -> SweepResult:
@@ -148,16 +157,7 @@ class SweepResult:
         if found != FORMAT_VERSION:
             raise CheckpointError("not the record of a sweep", where=where, expected=FORMAT_VERSION, got=found)
         try:
-            results = [
-                SettingResult(
-                    options=dict(one["options"]),
-                    scores={str(metric): Score(**score) for metric, score in one["scores"].items()},
-                    difference=None if one["difference"] is None else Difference(**one["difference"]),
-                    ties=bool(one["ties"]),
-                    seconds=float(one["seconds"]),
-                )
-                for one in data["results"]
-            ]
+            results = [_setting(one) for one in data["results"]]
             if not results or any(data["metric"] not in one.scores for one in results):
                 raise ValueError("a setting without the metric, or none at all")
             grid = {str(name): list(values) for name, values in data["grid"].items()}
@@ -168,6 +168,9 @@ class SweepResult:
                 metric=str(data["metric"]),
                 direction=str(data["direction"]),
                 results=results,
+                default=None if data.get("default") is None else _setting(data["default"]),
+                task=str(data["task"]),
+                target=None if data.get("target") is None else float(data["target"]),
                 base=dict(data.get("base", {})),
                 settings=dict(data.get("settings", {})),
                 num_documents=int(data.get("num_documents", 0)),
@@ -189,6 +192,31 @@ class SweepResult:
         """
         file = Path(path) / SWEEP if Path(path).is_dir() else Path(path)
         return cls.from_dict(read_json(file), file)
+
+
+def _plain(one: SettingResult) -> dict[str, Any]:
+    return {
+        "options": one.options,
+        "scores": {m: {"value": s.value, "low": s.low, "high": s.high, "n": s.n} for m, s in one.scores.items()},
+        "difference": None if one.difference is None else asdict(one.difference),
+        "ties": one.ties,
+        "from_default": None if one.from_default is None else asdict(one.from_default),
+        "p_holm": one.p_holm,
+        "seconds": round(one.seconds, 4),
+    }
+
+
+def _setting(data: Any) -> SettingResult:
+    gap, away, p = data["difference"], data.get("from_default"), data.get("p_holm")
+    return SettingResult(
+        options=dict(data["options"]),
+        scores={str(metric): Score(**score) for metric, score in data["scores"].items()},
+        difference=None if gap is None else Difference(**gap),
+        ties=bool(data["ties"]),
+        seconds=float(data["seconds"]),
+        from_default=None if away is None else Difference(**away),
+        p_holm=None if p is None else float(p),
+    )
 
 
 def show(value: Any) -> str:

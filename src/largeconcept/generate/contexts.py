@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
@@ -26,6 +27,8 @@ class ContextStore:
         self.num_bytes = 0
         self.num_read = 0
         """How often documents were read."""
+        self.seconds = 0.0
+        """Time that reading took."""
         self._kept: dict[Hashable, tuple[Tensor, Any]] = {}
 
     def get(self, model: nn.Module, x: Tensor, sample_ids: Sequence[int], read: Callable[[], Any]) -> Any:
@@ -40,7 +43,9 @@ class ContextStore:
         kept = self._kept.get(key)
         if kept is not None and torch.equal(kept[0], x):
             return kept[1]
+        began = time.perf_counter()
         context = read()
+        self.seconds += time.perf_counter() - began
         self.num_read += 1
         size = tensor_bytes(context) + tensor_bytes(x)
         if kept is None and self.num_bytes + size <= self.max_bytes:
@@ -50,14 +55,14 @@ class ContextStore:
 
 
 def tensor_bytes(value: Any) -> int:
-    """Return the size of all tensors in plain data and dataclasses."""
+    """Return the size of all tensors in plain data, dataclasses and the caches of models."""
     if isinstance(value, Tensor):
         return value.numel() * value.element_size()
     if dataclasses.is_dataclass(value):
         return sum(tensor_bytes(getattr(value, field.name)) for field in dataclasses.fields(value))
     if isinstance(value, list | tuple):
         return sum(tensor_bytes(one) for one in value)
-    return 0
+    return sum(tensor_bytes(one) for one in vars(value).values()) if hasattr(value, "__dict__") else 0
 
 
 __all__ = ["ContextStore", "tensor_bytes"]

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -57,6 +58,7 @@ def generate_concepts(
     stop_vector: Tensor | None = None,
     sample_ids: Sequence[int] | None = None,
     noise: Noise | None = None,
+    contexts: ContextStore | None = None,
     on_concept: Callable[[int, Tensor], None] | None = None,
 ) -> list[GeneratedConcepts]:
     """Continue each prompt by up to ``options.max_concepts`` concepts.
@@ -71,6 +73,7 @@ def generate_concepts(
         sample_ids: one for each prompt; give different ids to draw several samples of one prompt. All 0 by default,
             so that a prompt's result does not depend on its place in the batch.
         noise: replaces the seeded noise; see :data:`~largeconcept.generate.predictors.Noise`.
+        contexts: of the same model; keeps what it read of these prompts, for generation with other options.
         on_concept: called with (prompt index, (C,) concept) as soon as a concept is kept.
 
     Returns:
@@ -93,6 +96,8 @@ def generate_concepts(
     if noise is None:
         noise = SeededNoise(options.seed, check_ids(sample_ids, len(given)), dim, parameter.device)
     predictor = make_predictor(model, options, noise, len(given) * options.max_concepts)
+    if contexts is not None and contexts.model is not model:
+        raise ConfigError("contexts of another model", where="contexts", got=type(model).__name__)
 
     kept: list[list[Tensor]] = [[] for _ in given]
     reasons: list[StopReason] = ["length"] * len(given)
@@ -104,7 +109,7 @@ def generate_concepts(
         while rows or waiting:
             if waiting and options.max_batch - len(rows) >= min(len(waiting), _ADMIT, options.max_batch):
                 group = [waiting.popleft() for _ in range(min(len(waiting), options.max_batch - len(rows)))]
-                fresh = _read(predictor, normalizer, [given[row] for row in group], options.max_concepts)
+                fresh = _read(predictor, normalizer, [given[row] for row in group], options.max_concepts, contexts)
                 if cache is None or not rows:
                     cache = fresh
                 else:
@@ -186,11 +191,21 @@ def predict_teacher_forced(
     return predicted.float() * lengths_mask(sizes, x.shape[1]).unsqueeze(-1)
 
 
-def _read(predictor: Predictor, normalizer: ConceptNormalizer, prompts: Sequence[Tensor], max_concepts: int) -> Cache:
-    """Read prompts together, each to its own length."""
+def _read(
+    predictor: Predictor,
+    normalizer: ConceptNormalizer,
+    prompts: Sequence[Tensor],
+    max_concepts: int,
+    contexts: ContextStore | None,
+) -> Cache:
+    """Read prompts together, each to its own length, or take what was read of them before."""
     lengths = [prompt.shape[0] for prompt in prompts]
+    capacity = max(lengths) + max_concepts
     x = normalizer.normalize(pad_sequence(list(prompts), batch_first=True))
-    return predictor.start(x, lengths, max(lengths) + max_concepts)
+    if contexts is None:
+        return predictor.start(x, lengths, capacity)
+    kept: Cache = contexts.get(contexts.model, x, (capacity, *lengths), lambda: predictor.start(x, lengths, capacity))
+    return deepcopy(kept)  # it grows as the text does
 
 
 def _concept_dim(model: nn.Module) -> int:

@@ -18,7 +18,15 @@ from largeconcept.errors import CheckpointError, ConceptLMError, ConfigError, Da
 from largeconcept.eval.harness import _parts, evaluate, open_predictors, read_texts, token_model_beside
 from largeconcept.eval.metrics.likelihood import TokenScorer
 from largeconcept.eval.predictors import TokenModelPredictor, written
-from largeconcept.eval.records import EvaluationResult, Score, TaskResult, read_raw
+from largeconcept.eval.records import (
+    MODEL,
+    Difference,
+    EvaluationResult,
+    Score,
+    TaskResult,
+    corrected_differences,
+    read_raw,
+)
 from largeconcept.eval.tasks import TASKS, Context, choose_tasks
 from largeconcept.generate.token_lm import TokenOptions
 from largeconcept.hub import PromptRecord
@@ -536,3 +544,14 @@ def test_items_do_not_show_predictors_the_reference(pipe, place, tmp_path):
     assert item.source.paragraph_starts == (0, 1) and item.source.plans == ("p", "q")
     for line in read_raw(tmp_path / "raw" / "continuation" / "model.jsonl"):
         assert not set(line["source"]) & set(line["reference"])
+
+
+def test_stars_are_corrected_for_the_number_of_predictors():
+    p_values = {"a": 0.02, "b": 0.03, "c": 0.04}
+    differences = {name: {"l2": Difference(1.0, 0.5, 1.5, p)} for name, p in p_values.items()}
+    found = {name: group["l2"].p for name, group in corrected_differences(differences).items()}
+    assert found == pytest.approx({"a": 0.06, "b": 0.06, "c": 0.06})
+    scores = {name: {"l2": Score(1.0, 0.5, 1.5, 9)} for name in (MODEL, *p_values)}
+    assert "*" not in "".join(TaskResult(1, 9, {"l2": "lower"}, scores, differences).rows()[1][0])
+    alone = {"a": differences["a"]}  # the only one that was compared
+    assert TaskResult(1, 9, {"l2": "lower"}, scores, alone).rows()[1][0] == ["l2 ↓", "1 [0.5, 1.5]", "1*", "1", "1"]

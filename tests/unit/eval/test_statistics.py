@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from largeconcept.errors import ConfigError, DataError
-from largeconcept.eval.statistics import difference, draws, estimate, per_document, perplexity, ratio
+from largeconcept.eval.statistics import difference, draws, estimate, holm, per_document, perplexity, ratio
 
 tables = arrays(np.float64, st.tuples(st.integers(1, 12), st.just(2)), elements=st.floats(0.1, 10))
 
@@ -131,3 +131,23 @@ def test_refusals():
         estimate(means([1.0]), level=1.0)
     with pytest.raises(ConfigError, match="number"):
         estimate(means([1.0]), number=0)
+
+
+def test_holm_by_hand():
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    # A greater one is not corrected below a smaller one; what was not tested is not counted.
+    assert holm([0.5, None, 0.4, math.nan]) == [pytest.approx(0.8), None, pytest.approx(0.8), None]
+    assert holm([0.9, 0.6]) == [1.0, 1.0] and holm([]) == [] and holm([0.2]) == [0.2]
+
+
+def test_exchanges_decide_how_small_a_p_value_can_be():
+    own, other = means(np.arange(1.0, 41.0)), means(np.arange(40) - 40.0)
+    few, many = (difference(own, other, number=50, exchanges=n).p for n in (None, 5000))
+    assert few == pytest.approx(1 / 51) and many == pytest.approx(1 / 5001)
+
+
+def test_resamplings_are_drawn_once_and_cannot_be_changed():
+    found = draws(7, 5, 3)
+    assert draws(7, 5, 3) is found and draws(7, 5, (3, 1)) is not found
+    with pytest.raises(ValueError, match="read-only"):
+        found[0, 0] = 1

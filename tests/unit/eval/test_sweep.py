@@ -22,8 +22,11 @@ NORMALIZER = ConceptNormalizer.fit([torch.cat(DOCUMENTS)], method="standard")
 GRID = {"guidance_scale": [1.0, 3.0], "num_inference_steps": [2, 4]}
 
 
-def run(name="two_tower", grid=GRID, **words):
-    return sweep(small_model(name), DOCUMENTS, NORMALIZER, grid, num_bootstrap=200, **words)
+BASE = GenerationOptions(num_inference_steps=2)
+
+
+def run(name="two_tower", grid=GRID, options=BASE, **words):
+    return sweep(small_model(name), DOCUMENTS, NORMALIZER, grid, num_bootstrap=200, options=options, **words)
 
 
 def test_every_combination_has_the_figures_of_a_single_evaluation():
@@ -73,10 +76,54 @@ def test_documents_are_read_once(monkeypatch):
 
     monkeypatch.setattr("largeconcept.generate.contexts.ContextStore", Spy)
     found = run()
-    assert len(found.results) == 4 and stores[-1].num_read == 1
+    assert len(found.results) == 4 and stores[-1].num_read == 1 and stores[-1].seconds > 0
     again = run(context_bytes=0)
     assert stores[-1].num_read == 4
     assert [one.scores for one in again.results] == [one.scores for one in found.results]
+
+
+def test_every_setting_is_tested_against_the_one_before():
+    base = GenerationOptions(guidance_scale=3.0, num_inference_steps=4)
+    found = run(metric="l2", options=base)
+    assert found.default.options == {"guidance_scale": 3.0, "num_inference_steps": 4}
+    assert any(one is found.default for one in found.results)
+    others = [one for one in found.results if one is not found.default]
+    for one in others:
+        gap = one.scores["l2"].value - found.default.scores["l2"].value
+        assert one.from_default.value == pytest.approx(gap)
+    assert found.default.from_default is None and found.default.p_holm is None
+    by_p = sorted(others, key=lambda one: one.from_default.p)
+    assert by_p[0].p_holm == pytest.approx(min(1, 3 * by_p[0].from_default.p))
+    assert by_p[-1].p_holm >= by_p[-1].from_default.p
+    assert [one.p_holm for one in by_p] == sorted(one.p_holm for one in by_p)
+
+
+def test_a_setting_before_outside_the_grid_is_measured_too():
+    found = run("mse", {"temperature": [0.0, 30.0]}, options=GenerationOptions(temperature=5.0), metric="l2")
+    assert found.default.options == {"temperature": 5.0} and len(found.results) == 2
+    assert [one.options["temperature"] for one in found.results] == [0.0, 30.0]
+    near, far = found.results
+    assert near.from_default.value < 0 < far.from_default.value and found.beats_default()
+    alone = evaluate_next_concept(
+        small_model("mse"), DOCUMENTS, NORMALIZER, options=GenerationOptions(temperature=5.0), num_bootstrap=10
+    )
+    assert found.default.scores["l2"].value == pytest.approx(alone.scores["model"]["l2"].mean)
+    # More steps than the model has: there was no setting to compare with.
+    bare = run(grid={"num_inference_steps": [2, 4]}, options=GenerationOptions(num_inference_steps=400))
+    assert bare.default is None and bare.beats_default() is None
+    assert all(one.from_default is None for one in bare.results)
+
+
+def test_the_nearest_to_human_text():
+    found = run("mse", {"temperature": [0.0, 1.0, 30.0]}, metric="paraphrase", better="human")
+    values = [abs(one.scores["paraphrase"].value - 1) for one in found.results]
+    assert values == sorted(values) and found.direction == "human" and found.target == 1
+    assert found.results[1].difference.value == pytest.approx(values[0] - values[1])
+    ordered = run("mse", {"temperature": [0.0, 30.0]}, metric="paraphrase", better="lower").results
+    assert ordered[0].scores["paraphrase"].value < ordered[1].scores["paraphrase"].value
+    for metric, better, words in (("l2", "human", "no human value"), ("l2", "higher", "lower is better")):
+        with pytest.raises(ConfigError, match=words):
+            run(metric=metric, better=better)
 
 
 def test_an_option_without_effect_is_told():
@@ -118,7 +165,7 @@ def test_a_sweep_goes_on_where_it_was(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):  # other documents, other figures
         run(folder=tmp_path, limit=10)
     with pytest.raises(KeyboardInterrupt):
-        run(folder=tmp_path, options=GenerationOptions(seed=1))
+        run(folder=tmp_path, options=GenerationOptions(seed=1, num_inference_steps=2))
     run(folder=tmp_path)
 
 
@@ -127,7 +174,7 @@ def test_a_record_can_be_read_again(tmp_path):
     again = SweepResult.load(tmp_path)
     assert again.to_dict() == json.loads(json.dumps(found.to_dict()))
     assert again.best.options == found.best.options and again.settings["split"] == "validation"
-    for damage in ('{"format_version": 2}', "[]", '{"format_version": 1, "results": []}'):
+    for damage in ('{"format_version": 1}', "[]", '{"format_version": 2, "results": []}'):
         (tmp_path / "sweep.json").write_text(damage)
         with pytest.raises(CheckpointError, match=r"sweep\.json"):
             SweepResult.load(tmp_path)
@@ -171,7 +218,11 @@ def test_other_mistakes(tmp_path):
     for metric in ("paraphrase", "mutual_information", "accuracy", "round_trip_l2"):
         with pytest.raises(ConfigError, match="metric"):
             run(metric=metric)
-    assert check_metric("round_trip_l2", True) == "lower"
+    for metric in ("rouge_l", "brier_lm"):
+        with pytest.raises(ConfigError, match="not a metric of next concepts"):
+            run(metric=metric)
+    assert check_metric("round_trip_l2", True).better == "lower"
+    assert check_metric("mutual_information", True, judge=True).better == "higher"
     with pytest.raises(DataError, match="too few documents"):
         run(limit=1)
     with pytest.raises(ConfigError, match="steps"):

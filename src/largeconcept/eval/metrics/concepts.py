@@ -13,7 +13,11 @@ NEIGHBOURS = 1
 
 
 def contrastive_accuracy(
-    predicted: Tensor, truth: Tensor, distractors: Tensor, excluded: Tensor | None = None
+    predicted: Tensor,
+    truth: Tensor,
+    distractors: Tensor,
+    excluded: Tensor | None = None,
+    squares: Tensor | None = None,
 ) -> Tensor:
     """Return (N,) float64: the share of (M, C) distractors farther from each (N, C) prediction than its truth is.
 
@@ -21,23 +25,25 @@ def contrastive_accuracy(
         predicted: (N, C).
         truth: (N, C).
         distractors: (M, C).
-        excluded: (N, M) boolean, distractors that do not count for a prediction; at least one has to remain for each.
+        excluded: (N, M) or (M,) boolean, distractors that do not count for a prediction; at least one has to remain
+            for each.
+        squares: (M,) float64, squared lengths of the distractors, where they are known.
 
     Note: a distractor exactly as far as the truth (usually the same sentence in another document) counts one half, so
     that a prediction without information gets 0.5.
     """
     # Squared distances without |prediction|², which all share.
     p, t, d = predicted.double(), truth.double(), distractors.double()
-    far = d.square().sum(dim=-1) - 2.0 * p @ d.T
-    near = (t.square().sum(dim=-1) - 2.0 * (p * t).sum(dim=-1)).unsqueeze(-1)
+    far = torch.addmm(d.square().sum(dim=-1) if squares is None else squares, p, d.T, alpha=-2.0)
+    far -= (t.square().sum(dim=-1) - 2.0 * (p * t).sum(dim=-1)).unsqueeze(-1)
     # Equal distances differ by rounding here.
     tolerance = 1e-9 * (p.square().sum(dim=-1) + t.square().sum(dim=-1)).unsqueeze(-1)
-    ties = (far - near).abs() <= tolerance
-    won = ((far > near) & ~ties).double() + 0.5 * ties.double()
-    if excluded is None:
-        return won.mean(dim=-1)
-    counted = (~excluded).double()
-    return (won * counted).sum(dim=-1) / counted.sum(dim=-1)
+    counted: Tensor | int = far.shape[-1]
+    if excluded is not None:
+        far.masked_fill_(excluded, torch.nan)  # neither farther nor as far
+        counted = (~excluded).sum(dim=-1)
+    won = (far > tolerance).sum(dim=-1) + (far >= -tolerance).sum(dim=-1)  # each farther one twice, each tie once
+    return won.double() / (2 * counted)
 
 
 def near_in_text(owner: int, positions: Tensor, owners: Tensor, places: Tensor) -> Tensor:

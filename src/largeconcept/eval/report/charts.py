@@ -112,6 +112,7 @@ def heat_map(
     values: Sequence[Sequence[float | None]],
     *,
     higher_is_better: bool = True,
+    target: float | None = None,
     best: tuple[int, int] | None = None,
 ) -> Markup:
     """Draw a grid of values; the better, the stronger the colour.
@@ -122,6 +123,7 @@ def heat_map(
         columns, rows: values of the settings.
         values: a row of numbers for each of ``rows``; ``None`` where nothing was measured.
         higher_is_better: which end is strong.
+        target: the nearer to this the stronger, instead of an end.
         best: (row, column) to mark.
     """
     values = [[None if v is None or not abs(v) < _INFINITE else v for v in row] for row in values]
@@ -129,6 +131,7 @@ def heat_map(
     if not known:
         return figure(title, tag("p", "No finite values.", class_="quiet"))
     low, high = min(known), max(known)
+    farthest = max(abs(v - target) for v in known) if target is not None else 0.0
     left, top, bottom = 64.0, 10.0, 44.0
     wide = (WIDTH - left - 10.0) / max(len(columns), 1)
     tall = min(max(150.0 / max(len(rows), 1), 30.0), 48.0)
@@ -146,6 +149,8 @@ def heat_map(
                 continue
             share = 0.5 if high == low else (value - low) / (high - low)
             share = share if higher_is_better else 1.0 - share
+            if target is not None:
+                share = 1.0 - abs(value - target) / farthest if farthest else 0.5
             is_best = best == (j, i)
             tip = f"{y_label} {rows[j]}, {x_label} {columns[i]}: {short(value)}{' (best)' if is_best else ''}"
             body.append(

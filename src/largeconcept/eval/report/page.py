@@ -28,7 +28,7 @@ _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-ur
 _LEGEND = (
     "Intervals are 95 %, over documents. Badges compare a predictor with the model of its run on the same items: "
     "“worse” and “better” than the model where the paired test gives p < 0.05, “alike” where the difference could be "
-    "chance. p-values are those of single tests: of twenty without any effect, one is expected below 0.05. "
+    "chance. p-values are corrected for the number of predictors in each metric (Holm), not for the number of metrics. "
     "Arrows say which direction is better; “best” marks the best figure, which need not be the best predictor."
 )
 

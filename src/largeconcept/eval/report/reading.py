@@ -234,11 +234,14 @@ def _evaluation(folder: Path) -> EvaluationResult:
 
 def _sweep(folder: Path) -> SweepResult:
     found, where = SweepResult.load(folder), folder / SWEEP
-    for number, one in enumerate(found.results, 1):
-        place = f"{where}: result {number}"
+    places = [(f"result {number}", one) for number, one in enumerate(found.results, 1)]
+    places += [] if found.default is None else [("default", found.default)]
+    for name, one in places:
+        place = f"{where}: {name}"
         check_scores([{"scores": one.scores}], place)
-        if one.difference is not None:
-            check_scores([{"difference": {"": one.difference}}], place)
+        for kind, gap in (("difference", one.difference), ("from_default", one.from_default)):
+            if gap is not None:
+                check_scores([{kind: {"": gap}}], place)
     _object(found.git, f"{where}: git")
     return found
 

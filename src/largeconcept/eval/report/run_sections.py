@@ -6,11 +6,11 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from largeconcept.eval.report.charts import Series, heat_map, line_chart
+from largeconcept.eval.report.charts import Series, heat_map, line_chart, short
 from largeconcept.eval.report.markup import Child, Markup, tag
 from largeconcept.eval.report.reading import Run, TrainingRun, finite, interval
 from largeconcept.eval.report.sections import extra_blocks, section
-from largeconcept.eval.report.tables import figure_text, scrolled, signed, title_of
+from largeconcept.eval.report.tables import figure_text, p_text, scrolled, signed, title_of
 from largeconcept.eval.sweep_results import SettingResult, SweepResult, show
 
 _MOST_SETTINGS = 20
@@ -27,22 +27,51 @@ def sweep_section(runs: Sequence[Run]) -> Markup:
     found = [(run, run.sweep) for run in runs if run.sweep is not None]
     if not found:
         return Markup("")
-    lead = "Every combination of some settings of generation, measured on the same documents with the same noise."
+    lead = (
+        "Every combination of some settings of generation, measured on the same documents with the same noise. “Ties” "
+        "could be as good as the best. p-values are of the difference from the settings that the model had before, "
+        "corrected for the number of settings (Holm)."
+    )
     return section("sweep", "Settings of generation", [_sweep(run, one) for run, one in found], lead=lead)
 
 
 def _sweep(run: Run, found: SweepResult) -> Markup:
     metric = title_of(found.metric)
     ties = sum(one.ties for one in found.results) - 1
+    split = found.settings.get("split")
+    of = f"({found.num_predictions:,} predictions)" if found.task == "next_concept" else "texts"
     about = (
-        f"{len(found.results)} settings on {found.num_documents:,} documents "
-        f"({found.num_predictions:,} predictions), split {found.settings.get('split', 'unknown')}."
+        f"Task {found.task.replace('_', ' ')}: {len(found.results)} settings on {found.num_documents:,} "
+        f"{'documents ' if found.task == 'next_concept' else ''}{of}{f', split {split}' if split else ''}."
     )
+    if found.direction == "human" and found.target is not None:
+        about += f" The best is nearest to human text: {short(found.target)}."
+    warning: Child = None
+    if split in ("test", "train"):
+        why = "the model was trained on" if split == "train" else "figures are reported on"
+        warning = tag("p", f"Chosen on the {split} split, which {why}: the figures are too good.", class_="warning")
     also = f"; {ties} {'other ties' if ties == 1 else 'others tie'} with it" if ties else ""
     words = [tag("strong", found.best.name), f", {metric} {_with_range(found.best, found.metric)}{also}."]
     best = tag("p", "Best: ", words, class_="note")
-    return tag("div", tag("h3", run.label), tag("p", about, class_="facts"), best,
+    return tag("div", tag("h3", run.label), tag("p", about, class_="facts"), warning, best, _before(found),
                tag("div", _grid(found), class_="plots"), _settings(found))  # fmt: skip
+
+
+def _before(found: SweepResult) -> Markup | None:
+    """What the best has over the setting that was there before."""
+    one = found.default
+    if one is None:
+        return None
+    words: list[Child] = ["Before: ", one.name, f", {title_of(found.metric)} {_with_range(one, found.metric)}. "]
+    gain = found.best.from_default
+    if one.options == found.best.options:
+        words.append("It is the best.")
+    elif gain is not None and gain.value is not None:
+        real = found.beats_default()
+        said = "differs from it" if real else "does not differ from it by more than chance"
+        p = "" if found.best.p_holm is None else f" (corrected p {p_text(found.best.p_holm)})"
+        words.append(f"The best {said}{p}.")
+    return tag("p", words, class_="note")
 
 
 def _grid(found: SweepResult) -> list[Markup]:
@@ -84,6 +113,7 @@ def _grid(found: SweepResult) -> list[Markup]:
             [show(one) for one in rows],
             values,
             higher_is_better=found.direction == "higher",
+            target=found.target if found.direction == "human" else None,
             best=spot,
         )
     ]
@@ -92,7 +122,7 @@ def _grid(found: SweepResult) -> list[Markup]:
 def _settings(found: SweepResult) -> Markup:
     names = list(found.grid)
     metric = title_of(found.metric)
-    columns = [*(name.replace("_", " ") for name in names), metric, "Best minus this", "Seconds"]
+    columns = [*(name.replace("_", " ") for name in names), metric, "Best minus this", "p", "Seconds"]
     head = tag("tr", tag("th", "Rank", scope="col"), [tag("th", one, scope="col", class_="number") for one in columns])
     rows = []
     for place, one in enumerate(found.results[:_MOST_SETTINGS], 1):
@@ -111,6 +141,7 @@ def _settings(found: SweepResult) -> Markup:
         cells = [tag("td", show(one.options[name]), class_="number") for name in names]
         score = tag("span", mark, " " if mark else None, _with_range(one, found.metric), class_="figure")
         cells += [tag("td", score, class_="number best" if place == 1 else "number"), tag("td", away, class_="number"),
+                  tag("td", _p_of(one, found), class_="number"),
                   tag("td", f"{one.seconds:.2f}", class_="number")]  # fmt: skip
         rows.append(tag("tr", tag("th", place, scope="row"), cells))
     more = len(found.results) - _MOST_SETTINGS
@@ -118,6 +149,12 @@ def _settings(found: SweepResult) -> Markup:
     table = tag("table", tag("caption", caption), tag("thead", head), tag("tbody", rows), class_="scores")
     note = tag("p", f"{more} more settings are in the record.", class_="note") if more > 0 else None
     return tag("div", scrolled(table, caption), note)
+
+
+def _p_of(one: SettingResult, found: SweepResult) -> Child:
+    if found.default is not None and one.options == found.default.options:
+        return tag("span", "before", class_="quiet")
+    return tag("span", "–", class_="quiet") if one.p_holm is None else p_text(one.p_holm)
 
 
 def _with_range(one: SettingResult, metric: str) -> str:

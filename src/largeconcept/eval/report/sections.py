@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from largeconcept.eval.records import MODEL, Difference, Score, TaskResult
+from largeconcept.eval.records import MODEL, Difference, Score, TaskResult, corrected_differences
 from largeconcept.eval.report.charts import Series, line_chart, short
 from largeconcept.eval.report.compare import compare_models
 from largeconcept.eval.report.markup import Child, Markup, tag
@@ -75,6 +75,7 @@ def summary(tasks: Tasks) -> Markup:
 
 def _headline(name: str, run: Run | None, result: TaskResult) -> Markup | None:
     own = result.scores.get(MODEL, {})
+    corrected = corrected_differences(result.differences)
     metrics = sorted(result.metrics.items(), key=lambda one: one[0] not in _HEADLINES)
     for metric, direction in metrics:
         score = own.get(metric)
@@ -90,7 +91,7 @@ def _headline(name: str, run: Run | None, result: TaskResult) -> Markup | None:
         rival: Child = None
         if others:
             best = max(others, key=lambda one: others[one])
-            difference = result.differences.get(best, {}).get(metric)
+            difference = corrected.get(best, {}).get(metric)
             against = figure_text(sign * others[best], interval(score))
             rival = [f"{best.replace('_', ' ')} {against} ", _against(difference, direction)]
         return tag(
@@ -171,7 +172,7 @@ def _models(name: str, group: Sequence[tuple[Run, TaskResult]]) -> Markup | None
     """The models of several runs against the first run's, item by item."""
     if len(group) < 2:
         return None
-    found = compare_models(group, name)
+    found = corrected_differences(compare_models(group, name))
     if not found:
         return None
     directions = {m: d for _, result in reversed(group) for m, d in result.metrics.items()}

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from largeconcept.eval.records import ARROWS, MODEL, Difference, Score
+from largeconcept.eval.records import ARROWS, MODEL, Difference, Score, corrected_differences
 from largeconcept.eval.report.charts import interval_bar, short
 from largeconcept.eval.report.markup import Child, Markup, tag
 from largeconcept.eval.report.reading import PlainTable, finite, interval
@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from largeconcept.eval.records import TaskResult
 
 LEVEL = 0.05
-"""Differences with a smaller p-value (or, without one, an interval that does not hold 0) are not taken for chance."""
+"""Differences with a smaller p-value, corrected for the number of predictors (or, without a p-value, an interval that
+does not hold 0), are not taken for chance."""
 NOT_RANKED = frozenset({"truth", "reference", "control", "shuffled"})
 """Rows that are no competitors: what people wrote, and controls."""
 
@@ -44,7 +45,7 @@ class Verdict:
 
 
 def verdict(difference: Difference | None, direction: str) -> Verdict | None:
-    """Judge *model minus predictor*; ``None`` where nothing is known."""
+    """Judge *model minus predictor*, its p-value corrected already; ``None`` where nothing is known."""
     if difference is None:
         return None
     value, p = finite(difference.value), finite(difference.p)
@@ -57,7 +58,7 @@ def verdict(difference: Difference | None, direction: str) -> Verdict | None:
     if both is not None:
         tip += f" [{signed(both[0], both)}, {signed(both[1], both)}]"
     if p is not None:
-        tip += f", p {p_text(p)}"
+        tip += f", corrected p {p_text(p)}"
     if not certain or value == 0:
         return Verdict("alike", p, tip)
     if direction not in ("higher", "lower"):
@@ -96,9 +97,10 @@ def task_table(caption: str, groups: Sequence[tuple[str, TaskResult]], comparabl
     """
     metrics = list(dict.fromkeys(metric for _, result in groups for metric in result.metrics))
     directions = {m: d for _, result in reversed(groups) for m, d in result.metrics.items()}
+    corrected = [corrected_differences(result.differences) for _, result in groups]
     rows = [
-        (label, name, scores, result.differences.get(name, {}), result.left_out.get(name))
-        for label, result in groups
+        (label, name, scores, differences.get(name, {}), result.left_out.get(name))
+        for (label, result), differences in zip(groups, corrected, strict=True)
         for name, scores in [
             *sorted(result.scores.items(), key=lambda one: one[0] != MODEL),
             *((name, {}) for name in result.left_out if name not in result.scores),

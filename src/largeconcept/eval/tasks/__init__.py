@@ -128,6 +128,7 @@ class Context:
         limit: most documents to use.
         seed: of all draws.
         folder: where raw outputs and the cache go; ``None`` keeps nothing.
+        keep_raw: write the raw outputs there too, not the cache alone.
         progress: called with (done, total, unit).
         settings: of single tasks: name -> keyword arguments.
     """
@@ -145,6 +146,7 @@ class Context:
     limit: int | None = None
     seed: int = 0
     folder: Path | None = None
+    keep_raw: bool = True
     progress: Callable[..., None] = lambda *_: None
     settings: dict[str, dict[str, Any]] = field(default_factory=dict)
 

@@ -19,7 +19,8 @@ from pydantic import Field
 from torch.nn.utils.rnn import pad_sequence
 
 from largeconcept.config import Config
-from largeconcept.eval.held_out import HeldOutDocument, drawn, usable_documents
+from largeconcept.eval.drawing import drawn, spread
+from largeconcept.eval.held_out import HeldOutDocument, usable_documents
 from largeconcept.eval.metrics import METRICS
 from largeconcept.eval.metrics.brier import ORDERS, brier_statistic, brier_terms
 from largeconcept.eval.metrics.words import words
@@ -124,6 +125,7 @@ def next_sentence(context: Context) -> TaskResult:
         },
         seconds=time.perf_counter() - began,
         extra={"notes": _notes(scores)},
+        tables={name: {metric: (table, _METRICS[metric]) for metric in metrics} for name, table in sums.items()},
     )  # fmt: skip
 
 
@@ -138,7 +140,7 @@ def _documents(context: Context, length: int) -> list[HeldOutDocument]:
     source: Any = context.dataset if context.dataset is not None else encoded_documents(context)
 
     def beginnings() -> Iterator[HeldOutDocument]:
-        for one in usable_documents(source, context.pipeline.codec.dim):
+        for one in usable_documents(spread(source, context.limit, context.seed), context.pipeline.codec.dim):
             if one.sentences is not None and bool(one.scored[1:length].any()):
                 text = list(one.sentences[:length])
                 yield HeldOutDocument(one.concepts[:length], one.scored[:length], text, one.lang)

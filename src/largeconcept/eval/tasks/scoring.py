@@ -24,7 +24,7 @@ from largeconcept.eval.metrics.optional import Judged
 from largeconcept.eval.metrics.rouge import rouge
 from largeconcept.eval.predictors import Item, Output, grouped
 from largeconcept.eval.records import MODEL, Difference, Direction, Score
-from largeconcept.eval.statistics import Array, Statistic, difference, estimate, per_document, perplexity, ratio
+from largeconcept.eval.statistics import Array, Statistic, Table, difference, estimate, per_document, perplexity, ratio
 from largeconcept.eval.tasks import Context
 from largeconcept.eval.tasks.sentences import name_of
 
@@ -34,8 +34,6 @@ if TYPE_CHECKING:
     from largeconcept.types import ConceptCodec
 
 Values = dict[str, float | None]
-Table = tuple[Array, Statistic]
-"""(D, K) sums of documents, the last column what is divided by, and the metric as a function of such sums."""
 DISTINCT = (1, 2, 3)
 FEWEST_CONCEPTS = 20
 """Concepts on each side below which two distributions are not compared."""
@@ -55,6 +53,7 @@ class Scored:
         directions: metric -> which way is better, in the order of tables.
         versions: metric -> its version.
         scores, differences: as in :class:`~largeconcept.eval.records.TaskResult`.
+        tables: predictor -> metric -> the sums that scores and differences were made of.
         extra: other figures.
     """
 
@@ -63,6 +62,7 @@ class Scored:
     versions: dict[str, int]
     scores: dict[str, dict[str, Score]]
     differences: dict[str, dict[str, Difference]]
+    tables: Mapping[str, Mapping[str, Table]] = field(default_factory=dict)
     extra: dict[str, Any] = field(default_factory=dict)
 
 
@@ -130,7 +130,7 @@ def collected(
     directions = {metric: info.direction for metric, info in METRICS.items() if metric in present}
     directions |= {metric: way for metric, way in OWN.items() if metric in present and metric not in directions}
     versions = {metric: METRICS[metric].version if metric in METRICS else 1 for metric in directions}
-    return Scored(of_items, directions, versions, scores, differences)
+    return Scored(of_items, directions, versions, scores, differences, tables)
 
 
 def text_metrics(item: Item, output: Output) -> Values:

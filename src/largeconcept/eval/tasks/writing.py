@@ -72,7 +72,7 @@ def write_and_score(
         done += len(items)
     version = TASKS[task].version
     scored = score(items, {name: one.outputs for name, one in texts.items()}, context)
-    if context.folder is not None:
+    if context.folder is not None and context.keep_raw:
         for name, one in texts.items():
             write_raw(context.folder, task, name, raw_lines(items, one, scored.of_items[name]))
     return TaskResult(
@@ -92,6 +92,7 @@ def write_and_score(
             "notes": context.judge_notes("perplexity", texts),
             **_asked(items, texts),
         },
+        tables=scored.tables,
     )
 
 
