@@ -8,14 +8,17 @@
 The comparison of the LCM paper's figure 13, which is counted there alone: a text of N tokens in sentences of 27 is read
 and four sentences are written. A concept model's share of the codec (encoding the context, decoding the new sentences)
 is in all its figures. The token model has the parameters of the two-tower within 5 %, not counting its table of
-tokens. Weights are random; they change no cost. Seconds are the best of the runs; memory is the peak beyond what was
-there before a run, so without weights. All rows are of one run, so their ratios hold; absolute times are this
-machine's. `largeconcept eval report cost` draws the same figures as a page.
+tokens. Weights are random; they change no cost. The models take turns, several times (--repeats): seconds are the
+median of the runs, with how far they are apart; ratios are medians of those of each turn, so a machine that is now
+quicker and now slower hardly matters to them. Memory is the peak beyond what was there before a run, so without
+weights. Absolute times are this machine's: pin a core (taskset -c 1) and name the threads. `largeconcept eval report
+cost` draws the same figures as a page.
 """
 
 from __future__ import annotations
 
 import argparse
+import statistics
 import time
 from html import escape
 from pathlib import Path
@@ -27,7 +30,7 @@ from torch import nn
 from largeconcept.codec.network import AutoencoderConfig, AutoencoderNetwork
 from largeconcept.codec.sonar.config import SonarDecoderConfig, SonarEncoderConfig
 from largeconcept.eval.cost import text_flops
-from largeconcept.eval.measure import Measured, cost_record, measure_context
+from largeconcept.eval.measure import Measured, cost_record, measure_context, median_run
 from largeconcept.eval.report.charts import Axis, log_ticks, short
 from largeconcept.generate.options import GenerationOptions
 from largeconcept.io import write_json
@@ -71,7 +74,7 @@ def main() -> None:
     parser.add_argument("--new-tokens", type=int, default=108, help="tokens to write (default 108, four sentences)")
     parser.add_argument("--sentence-tokens", type=int, default=27, help="tokens of a sentence (default 27)")
     parser.add_argument("--steps", type=int, default=40, help="denoising steps of the two-tower (default 40)")
-    parser.add_argument("--repeats", type=int, default=2, help="runs of each row, the best counts (default 2)")
+    parser.add_argument("--repeats", type=int, default=3, help="runs of each row, the median counts (default 3)")
     parser.add_argument("--threads", type=int, help="torch threads (default: torch's own choice)")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--cpu-time", action="store_true", help="count this process's CPU time, for a busy machine")
@@ -97,6 +100,7 @@ def main() -> None:
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "clock": "process time" if arguments.cpu_time else "wall clock",
+        "repeats": arguments.repeats,
         "parameters": parameters,
         "models": {name: config.to_dict() for name, config in chosen.items()},
         "codec": [one.to_dict() for one in (shape if isinstance(shape, tuple) else (shape,))],
@@ -108,21 +112,23 @@ def main() -> None:
     print("; ".join(f"{name} {count / 1e6:.1f} M parameters" for name, count in parameters.items()))
     rows: dict[str, list[Measured]] = {name: [] for name in chosen}
     codec = None if arguments.count else AutoencoderNetwork(shape).eval().to(arguments.device)
-    for name, config in chosen.items():  # one model at a time in memory
-        network = None if arguments.count else prepared(config, arguments.device)
-        for context in contexts:
-            if network is None:
+    networks = {} if arguments.count else {name: prepared(config, arguments.device) for name, config in chosen.items()}
+    for network in networks.values():  # weights are rearranged at the first call
+        measure_context(network, 64, codec=codec, options=options, **text)
+    for context in contexts:
+        if arguments.count:
+            for name, config in chosen.items():
                 flops = text_flops(config, context, codec=shape, options=options, causal_half=True, **text)
                 rows[name].append(Measured(context, arguments.new_tokens, flops))
-                continue
-            if not rows[name]:  # weights are rearranged at the first call
-                measure_context(network, 64, codec=codec, options=options, **text)
-            rows[name].append(
-                measure_context(
-                    network, context, codec=codec, options=options, repeats=arguments.repeats, clock=clock, **text
-                )
-            )
-            print(f"  {name}, {context} tokens: {rows[name][-1].total_seconds:.2f} s", flush=True)
+            continue
+        turns: dict[str, list[Measured]] = {name: [] for name in networks}
+        for _ in range(arguments.repeats):
+            for name, network in networks.items():
+                turns[name].append(measure_context(network, context, codec=codec, options=options, clock=clock, **text))
+        for name, runs in turns.items():
+            rows[name].append(median_run(runs))
+        times = (f"{name} {seconds_of(found[-1])}" for name, found in rows.items())
+        print(f"  {context} tokens: {', '.join(times)}", flush=True)
     for line in table(rows):
         print(line)
     if arguments.out:
@@ -140,6 +146,20 @@ def prepared(config: Any, device: str) -> nn.Module:
     return model
 
 
+def seconds_of(one: Measured) -> str:
+    """Return the median, and the quickest and the slowest run."""
+    if not one.seconds:
+        return "–"
+    return f"{one.total_seconds:.2f} ({min(one.runs):.2f} to {max(one.runs):.2f})"
+
+
+def ratio_of(one: Measured, other: Measured) -> str:
+    """Return the median of the ratios of each turn."""
+    if not one.seconds:
+        return "–"
+    return f"{statistics.median(a / b for a, b in zip(one.runs, other.runs, strict=True)):.2f}"
+
+
 def table(rows: dict[str, list[Measured]]) -> list[str]:
     names = list(rows)
     last = names[-1]
@@ -150,12 +170,10 @@ def table(rows: dict[str, list[Measured]]) -> list[str]:
         here = {name: rows[name][place] for name in names}
         cells = [str(first.context_tokens)]
         cells += [f"{one.flops.total / 1e9:.1f}" for one in here.values()]
-        cells += [f"{one.total_seconds:.2f}" if one.seconds else "–" for one in here.values()]
+        cells += [seconds_of(one) for one in here.values()]
         cells += ["–" if one.peak_bytes is None else f"{one.peak_bytes / 1e6:.0f}" for one in here.values()]
         cells += [f"{first.flops.total / here[name].flops.total:.2f}" for name in names[:-1]]
-        cells += [
-            f"{first.total_seconds / here[name].total_seconds:.2f}" if first.seconds else "–" for name in names[:-1]
-        ]
+        cells += [ratio_of(first, here[name]) for name in names[:-1]]
         lines.append(cells)
     made = ["| " + " | ".join(heads) + " |", "|" + "---:|" * len(heads)]
     return made + ["| " + " | ".join(cells) + " |" for cells in lines]

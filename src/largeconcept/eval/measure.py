@@ -13,7 +13,7 @@ import ctypes
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,8 @@ class Measured:
         seconds: of the stages ``encode``, ``read``, ``write`` and ``decode``, those that the model has; concept models
             read and write in one stage.
         peak_bytes: most memory beyond what was taken before (weights, above all), or ``None`` where it cannot be told.
+        runs: seconds of all stages of each run, where there were several; ``seconds`` are then of the one in the
+            middle.
     """
 
     context_tokens: int
@@ -52,11 +54,17 @@ class Measured:
     flops: Flops
     seconds: dict[str, float] = field(default_factory=dict)
     peak_bytes: int | None = None
+    runs: tuple[float, ...] = ()
 
     @property
     def total_seconds(self) -> float:
         """Of all stages."""
         return sum(self.seconds.values())
+
+    @property
+    def spread(self) -> float | None:
+        """The slowest run less the quickest, over the one in the middle; ``None`` of a single run."""
+        return (max(self.runs) - min(self.runs)) / self.total_seconds if len(self.runs) > 1 else None
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data."""
@@ -66,7 +74,26 @@ class Measured:
             "flops": self.flops.to_dict(),
             "seconds": {**self.seconds, "total": self.total_seconds},
             "peak_bytes": self.peak_bytes,
+            "runs": list(self.runs),
         }
+
+
+def median_run(runs: Sequence[Measured]) -> Measured:
+    """Return the run in the middle of several of the same work (of an even number the quicker of two), with all times.
+
+    Take turns with what it is compared with: a machine is now quicker, now slower.
+
+    Raises:
+        ConfigError: no runs, or of different work.
+    """
+    if not runs or len({(one.context_tokens, one.new_tokens, one.flops) for one in runs}) > 1:
+        raise ConfigError("not runs of the same work", where="runs", got=f"{len(runs)} runs")
+    ordered = sorted(runs, key=lambda one: one.total_seconds)
+    peaks = [one.peak_bytes for one in runs if one.peak_bytes is not None]
+    times = tuple(time for one in runs for time in (one.runs or (one.total_seconds,)))
+    return replace(
+        ordered[(len(ordered) - 1) // 2], peak_bytes=max(peaks) if len(peaks) == len(runs) else None, runs=times
+    )
 
 
 def measure_context(
@@ -91,7 +118,7 @@ def measure_context(
         codec: network of a concept model's codec, on the model's device.
         options: sampler settings; no text ends early.
         sentence_tokens: T.
-        repeats: runs, of which the quickest counts and the most memory.
+        repeats: runs, of which the one in the middle counts, and the most memory; see :func:`median_run`.
         clock: tells seconds.
 
     Raises:
@@ -115,17 +142,15 @@ def measure_context(
         assert codec is not None  # else counting has failed
         work = _concepts(model, codec, context, new, sentence_tokens, settings, clock)
     device = next(model.parameters()).device
-    best: dict[str, float] = {}
-    peak: int | None = 0
+    found = []
     with torch.no_grad(), evaluating(model):
         for _ in range(repeats):
             before = _mark(device)
             seconds = work()
             after = _peak(device)
-            peak = None if None in (before, after, peak) else max(peak or 0, (after or 0) - (before or 0))
-            if not best or sum(seconds.values()) < sum(best.values()):
-                best = seconds
-    return Measured(context * sentence_tokens, new * sentence_tokens, flops, best, peak)
+            peak = None if before is None or after is None else after - before
+            found.append(Measured(context * sentence_tokens, new * sentence_tokens, flops, seconds, peak))
+    return found[0] if repeats == 1 else median_run(found)
 
 
 def _concepts(
@@ -267,12 +292,18 @@ def cost_record(rows: dict[str, Sequence[Measured]], settings: dict[str, Any]) -
             title: {"x_label": "tokens of context", "y_label": unit, "log_x": True, "log_y": True, "series": series}
         }
 
+    timed = curve("Time, codec included", seconds, lambda one: one.total_seconds)
+    for name, found in rows.items():
+        if all(one.runs for one in found):
+            one_series = timed["Time, codec included"]["series"][name]
+            one_series |= {"low": [min(one.runs) for one in found], "high": [max(one.runs) for one in found]}
     table = [
         [
             name,
             one.context_tokens,
             one.flops.total / 1e9,
             one.total_seconds,
+            None if one.spread is None else f"{one.spread:.0%}",
             None if one.peak_bytes is None else one.peak_bytes / 1e6,
         ]
         for name, found in rows.items()
@@ -283,7 +314,7 @@ def cost_record(rows: dict[str, Sequence[Measured]], settings: dict[str, Any]) -
         "rows": {name: [one.to_dict() for one in found] for name, found in rows.items()},
         "curves": {
             **curve("Operations, codec included", "GFLOP", lambda one: one.flops.total / 1e9),
-            **curve("Time, codec included", seconds, lambda one: one.total_seconds),
+            **timed,
             **curve(
                 "Peak memory beyond the weights",
                 "MB",
@@ -291,6 +322,6 @@ def cost_record(rows: dict[str, Sequence[Measured]], settings: dict[str, Any]) -
             ),
         },
         "tables": {
-            "Cost of a context": {"columns": ["model", "context", "GFLOP", "seconds", "MB"], "rows": table},
+            "Cost of a context": {"columns": ["model", "context", "GFLOP", "seconds", "spread", "MB"], "rows": table},
         },
     }

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from largeconcept.train.config import RunConfig
     from largeconcept.types import ConceptBatch
 
-ENOUGH_CONCEPTS = 16384
+ENOUGH_CONCEPTS = 8192
 """Concepts of a run whose batches are looked at; others are taken to be like them."""
 BACKWARD = 3
 """Forward and backward, in forward passes."""

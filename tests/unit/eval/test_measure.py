@@ -1,6 +1,7 @@
 import importlib.util
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 from largeconcept.codec.network import AutoencoderConfig, AutoencoderNetwork
 from largeconcept.errors import ConfigError
 from largeconcept.eval.cost import text_flops
-from largeconcept.eval.measure import Measured, _mark, _peak, cost_record, measure_context
+from largeconcept.eval.measure import Measured, _mark, _peak, cost_record, measure_context, median_run
 from largeconcept.eval.report.reading import read_extra
 from largeconcept.generate.options import GenerationOptions
 from largeconcept.models import MSEConfig, TwoTowerConfig
@@ -38,6 +39,7 @@ def test_a_concept_model(config, codec):
     assert set(found.seconds) == {"encode", "write", "decode"} and min(found.seconds.values()) > 0
     assert found.flops == text_flops(config, 54, 12, CODEC, STEPS, sentence_tokens=6, causal_half=True)
     assert model.training
+    assert len(found.runs) == 2 and found.total_seconds == min(found.runs)
     plain = json.loads(json.dumps(found.to_dict()))
     assert plain["seconds"]["total"] == pytest.approx(sum(found.seconds.values()))
 
@@ -104,6 +106,23 @@ def test_what_cannot_be_measured(codec):
         measure_context(model, 10, 10, codec, sentence_tokens=6, repeats=0)
 
 
+def test_the_run_in_the_middle_counts():
+    flops = text_flops(MSEConfig(**SIZES, num_layers=1), 54, 12, CODEC, sentence_tokens=6)
+    runs = [Measured(54, 12, flops, {"write": t, "read": 0.5}, p) for t, p in ((2.0, 10), (0.5, 30), (9.5, 20))]
+    found = median_run(runs)
+    assert found.total_seconds == 2.5 and found.runs == (2.5, 1.0, 10.0) and found.peak_bytes == 30
+    assert found.spread == pytest.approx(9 / 2.5) and runs[0].spread is None
+    assert median_run(runs[1:]).total_seconds == 1.0  # of an even number the quicker one
+    assert median_run([runs[0], replace(runs[1], peak_bytes=None)]).peak_bytes is None
+    assert found.to_dict()["runs"] == [2.5, 1.0, 10.0]
+    curve = cost_record({"a": [found]}, {})["curves"]["Time, codec included"]["series"]["a"]
+    assert (curve["y"], curve["low"], curve["high"]) == ([2.5], [1.0], [10.0])
+    with pytest.raises(ConfigError, match="same work"):
+        median_run([runs[0], replace(runs[1], context_tokens=60)])
+    with pytest.raises(ConfigError, match="0 runs"):
+        median_run([])
+
+
 def test_records_are_read_by_the_report():
     flops = text_flops(MSEConfig(**SIZES, num_layers=1), 54, 12, CODEC, sentence_tokens=6)
     rows = {
@@ -128,13 +147,14 @@ def test_the_benchmark(tmp_path, monkeypatch, capsys):
     spec = importlib.util.spec_from_file_location("context_cost", file)
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)
-    options = ["--quick", "--contexts", "54", "108", "--repeats", "1", "--steps", "2", "--out", str(tmp_path)]
+    options = ["--quick", "--contexts", "54", "108", "--repeats", "2", "--steps", "2", "--out", str(tmp_path)]
     monkeypatch.setattr(sys, "argv", ["context_cost.py", *options])
     script.main()
     printed = capsys.readouterr().out
     assert "token LM / two-tower (s)" in printed and "| 108 |" in printed
     record = json.loads((tmp_path / "cost.json").read_text())
     assert set(record["rows"]) == {"Base-LCM", "two-tower", "token LM"}
+    assert all(len(row["runs"]) == 2 for rows in record["rows"].values() for row in rows)
     sizes = record["settings"]["parameters"]
     assert abs(sizes["token LM"] / sizes["two-tower"] - 1) <= 0.05
     svg = (tmp_path / "cost.svg").read_text()
