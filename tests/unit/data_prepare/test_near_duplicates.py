@@ -131,6 +131,11 @@ def test_documents_longer_than_a_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = random.Random(1)
     texts = sets_of([[rng.choice(VOCABULARY) for _ in range(n)] for n in (30, 0, 500, 7, 90)])
     whole = MinHash().signatures(texts)
+    monkeypatch.setattr("largeconcept.data.prepare.near_duplicates._WORDS", 40)
+    rng = random.Random(1)
+    again = sets_of([[rng.choice(VOCABULARY) for _ in range(n)] for n in (30, 0, 500, 7, 90)])
+    assert (again.shingles == texts.shingles).all()
+    assert (again.offsets == texts.offsets).all()
     monkeypatch.setattr("largeconcept.data.prepare.near_duplicates._CHUNK", 50)
     assert (MinHash().signatures(texts) == whole).all()
 

@@ -24,6 +24,7 @@ from largeconcept.errors import ConfigError
 
 Hashes = NDArray[np.uint64]
 Offsets = NDArray[np.int64]
+_WORDS = 2**18  # words of the documents whose shingles are made at once
 _CHUNK = 2**12  # shingles hashed at once: 126 times 4 bytes each, which stay in a cache
 
 
@@ -81,26 +82,38 @@ def shingle_sets(words: Hashes, offsets: Offsets, width: int = 5) -> ShingleSets
         offsets: (N + 1,) int64; document i has ``words[offsets[i]:offsets[i + 1]]``.
         width: words of a shingle. A shorter document has one shingle, of all its words; one without words has none.
     """
+    parts, sizes = [np.zeros(0, np.uint64)], [np.zeros(0, np.int64)]
+    first = 0
+    while first < len(offsets) - 1:  # some documents at once: the work takes many times their memory
+        last = int(np.searchsorted(offsets, offsets[first] + _WORDS, side="right")) - 1
+        last = max(last, first + 1)
+        own = words[offsets[first] : offsets[last]]
+        shingles, numbers = _shingles(own, offsets[first : last + 1] - offsets[first], width)
+        parts.append(shingles)
+        sizes.append(numbers)
+        first = last
+    starts = np.zeros(len(offsets), np.int64)
+    np.cumsum(np.concatenate(sizes), out=starts[1:])
+    return ShingleSets(np.concatenate(parts), starts)
+
+
+def _shingles(words: Hashes, offsets: Offsets, width: int) -> tuple[Hashes, Offsets]:
+    """Return the shingles of some documents, sorted and distinct in each, and how many each has."""
     lengths = np.diff(offsets)
     counts = np.where(lengths >= width, lengths - width + 1, np.minimum(lengths, 1))
-    starts = np.zeros(len(lengths) + 1, np.int64)
-    np.cumsum(counts, out=starts[1:])
     documents = np.repeat(np.arange(len(lengths)), counts)
-    places = offsets[:-1][documents] + np.arange(len(documents)) - starts[:-1][documents]
-    ends = offsets[1:][documents]
+    within = np.arange(len(documents)) - np.repeat(np.cumsum(counts) - counts, counts)
+    places, ends = offsets[:-1][documents] + within, offsets[1:][documents]
     found = np.zeros(len(documents), np.uint64)
     for step in range(width):  # a polynomial of the words; places past the end of a short document add nothing
-        inside = places + step < ends
         value = words[np.minimum(places + step, max(len(words) - 1, 0))] if len(words) else found
-        found = found * np.uint64(0x9E3779B97F4A7C15) + np.where(inside, value, np.uint64(0))
+        found = found * np.uint64(0x9E3779B97F4A7C15) + np.where(places + step < ends, value, np.uint64(0))
     found = _mix(found)
     order = np.lexsort((found, documents))
     found, documents = found[order], documents[order]
     new = np.ones(len(found), bool)
     new[1:] = (found[1:] != found[:-1]) | (documents[1:] != documents[:-1])
-    kept = np.zeros(len(lengths) + 1, np.int64)
-    np.cumsum(np.bincount(documents[new], minlength=len(lengths)), out=kept[1:])
-    return ShingleSets(found[new], kept)
+    return found[new], np.bincount(documents[new], minlength=len(lengths)).astype(np.int64)
 
 
 class MinHash:
