@@ -1,7 +1,9 @@
 """Metrics of next-concept prediction, checked with predictors whose scores are known."""
 
 import io
+import itertools
 import json
+from collections import Counter
 from types import SimpleNamespace
 
 import pytest
@@ -14,7 +16,8 @@ from largeconcept.data.build import build_concepts
 from largeconcept.data.reader import ConceptDataset
 from largeconcept.errors import ConfigError, DataError
 from largeconcept.eval.baselines import Constant, NearestFollower, TokenGuess, Window, copy_last
-from largeconcept.eval.held_out import ConceptPool, drawn, pools_of_batches, usable_documents
+from largeconcept.eval.drawing import CANDIDATES, drawn, spread
+from largeconcept.eval.held_out import ConceptPool, pools_of_batches, usable_documents
 from largeconcept.eval.metrics.concepts import near_in_text
 from largeconcept.eval.next_concept import (
     contrastive_accuracy,
@@ -166,6 +169,25 @@ def test_a_limit_draws_from_the_whole_set():
     assert chosen == sorted(set(chosen)) and len(chosen) == 10 and chosen[-1] >= 30
     assert drawn(iter(range(60)), 10, seed=0) == chosen != drawn(range(60), 10, seed=1)
     assert [len(drawn(range(60), limit, seed=0)) for limit in (None, 1, 60, 99)] == [60, 1, 60, 60]
+    assert max(drawn(itertools.count(), 5, seed=0)) < CANDIDATES  # a large set is not read whole
+    times = Counter(one for seed in range(400) for one in drawn(range(8), 2, seed))
+    assert sum(times.values()) == 800 and all(70 <= count <= 130 for count in times.values())
+
+
+def test_row_groups_come_in_an_order_of_the_seed():
+    class Groups:
+        row_groups = (0, 1, 2, 3, 4)
+
+        def __iter__(self):
+            return iter(range(10))
+
+        def documents(self, group):
+            return [2 * group, 2 * group + 1]
+
+    orders = [list(spread(Groups(), 3, seed)) for seed in (0, 0, 1)]
+    assert orders[0] == orders[1] != orders[2]
+    assert all(sorted(order) == list(range(10)) and order[1] == order[0] + 1 for order in orders)
+    assert list(spread(Groups(), None, 0)) == list(range(10)) == list(spread(iter(range(10)), 3, 0))
 
 
 @pytest.mark.parametrize("family", ["mse", "two_tower"])
