@@ -1,8 +1,8 @@
 """The simplest decoder: the nearest sentence of a bank.
 
 It works for any encoder, needs no training and writes nothing that nobody wrote; what the bank does not say it cannot
-say. Nearness is the cosine, exact up to :data:`EXACT` sentences of a language, above that by an index of FAISS
-(Johnson et al., arXiv:1702.08734).
+say. Nearness is the cosine: exact up to :data:`EXACT` sentences of a language, with FAISS (Johnson et al.,
+arXiv:1702.08734) up to :data:`FLAT`, above that by an inverted file, which may miss the nearest.
 
 Shape letters: N concepts, C concept dimension, R sentences of a bank, K neighbours.
 """
@@ -35,7 +35,7 @@ from largeconcept.languages import flores
 FORMAT_VERSION = 1
 EXACT = 200_000
 """Most sentences of a language that are compared one by one where FAISS is not installed."""
-FLAT = 100_000
+FLAT = 500_000
 """Most sentences of a language for which FAISS compares with all of them."""
 _ROWS = 1024
 
@@ -217,8 +217,8 @@ class RetrievalDecoder:
         else:
             cells = int(4 * len(rows) ** 0.5)
             index = faiss.IndexIVFFlat(faiss.IndexFlatIP(self.dim), self.dim, cells, faiss.METRIC_INNER_PRODUCT)
-            index.nprobe = max(16, cells // 16)  # found the nearest of 203,000 sentences in 99 % of cases
-            index.train(rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))[: 64 * cells]])
+            index.nprobe = max(16, cells // 16)
+            index.train(rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))[: 40 * cells]])
         index.add(rows)
         self._indices[lang] = index
         return index
