@@ -105,6 +105,7 @@ def _as_costly(run: RunConfig, config: RunConfig, codec: Any, count_encoding: bo
             "model_encoding_flops": wanted.encoding,
             "encoding_counted": count_encoding,
             "parameters": count_parameters(run.model),
+            "steps": steps,
             "training_flops": round(found.per_step * steps),
         }
     }

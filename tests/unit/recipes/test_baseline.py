@@ -93,6 +93,7 @@ def test_the_run_costs_what_the_concept_model_costs(tmp_path, monkeypatch, count
     said = run.notes["matched"]
     assert (said["model_training_flops"], said["model_encoding_flops"]) == (model.training, model.encoding)
     assert said["training_flops"] == pytest.approx(wanted, rel=0.005) and said["encoding_counted"] is count_encoding
+    assert said["steps"] == run.train.max_steps
     assert said["parameters"] == pytest.approx(said["model_parameters"], rel=0.05)
     longer = token_lm_like(config.override("train.max_steps=8000"), **like)
     assert longer.train.max_steps > 1.5 * run.train.max_steps
