@@ -37,7 +37,8 @@ PipelinePath = Annotated[
     typer.Option("--pipeline", "-p", help="A saved pipeline: folder or hub id. Default: the one that ships."),
 ]
 Codec = Annotated[
-    str, typer.Option("--codec", "-c", help="A codec: starter, the folder of a saved one, or sonar:FOLDER.")
+    str,
+    typer.Option("--codec", "-c", help="A codec: starter, the folder of a saved one, sonar:FOLDER or external:NAME."),
 ]
 Device = Annotated[str | None, typer.Option("--device", help="cpu, cuda, … Default: an accelerator if there is one.")]
 Beams = Annotated[int, typer.Option("--beams", min=1, help="Width of the beam when writing sentences; 1 is greedy.")]
