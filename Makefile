@@ -46,6 +46,7 @@ bench: install
 	$(BIN)/python benchmarks/training.py
 	$(BIN)/python benchmarks/generation.py
 	$(BIN)/python benchmarks/context_cost.py
+	$(BIN)/python benchmarks/loading.py
 
 format: install
 	$(BIN)/ruff format .

@@ -148,7 +148,7 @@ def test_nothing_to_ship_yet(tmp_path):
 
 SETTINGS = [
     "prepare.languages=[eng_Latn, deu_Latn]",
-    "prepare.vocabulary.size=320",
+    "prepare.vocabulary.size=290",
     "codec.max_minutes=null",
     "codec.max_steps=2",
     "codec.compile=false",
