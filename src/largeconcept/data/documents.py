@@ -49,6 +49,7 @@ _MARKS = (  # UTF-32 first: its little-endian mark begins with that of UTF-16
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 _VERSION = re.compile("#[a-z]{3}_[A-Z][a-z]{3}$")
+_PART = re.compile(r"#\d+$")
 _SOURCE_LANGUAGE = re.compile(r"(?P<family>.+?)[-_.](?P<tag>(?P<primary>[a-z]{2,3})([-_]([A-Za-z]{2}|[A-Z][a-z]{3}))?)")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _BROKEN_STREAM = (EOFError, OSError, lzma.LZMAError, zlib.error)
@@ -103,6 +104,11 @@ def version_of(id: str) -> str:
     ``id#LANGUAGE``.
     """
     return _VERSION.sub("", id)
+
+
+def name_of(id: str) -> str:
+    """Return what versions and parts of a document have in common; parts of ``x`` are ``x#2``, ``x#3``, …"""
+    return _PART.sub("", version_of(id))
 
 
 def family_of(document: Document) -> str | None:

@@ -54,7 +54,7 @@ PREDICTORS = {
     "lead_K": "the first K sentences of the text, as lead_3",
     "mean_vector": "the mean concept of the training data, decoded",
     "nearest_train": "what followed the nearest training sentence; the target of the nearest text, or its text",
-    "shuffled": "the reference of another item: a control",
+    "shuffled": "the reference of another document: a control",
     "reference": "what the author wrote: the figures of human text",
     "token_lm=FOLDER": "a token model, or its finished run",
     "lcm=FOLDER": "another concept model",

@@ -8,8 +8,8 @@
 ``nearest_train``   what followed the training sentence that is nearest to the source's last one; the target of the
                     nearest training document, or the document of the nearest target: a model that is no better has
                     memorised, or learnt less than a look-up
-``shuffled``        the reference of another item: fluent, human, and about something else. A metric that cannot tell
-                    it from a good answer does not measure content
+``shuffled``        the reference of another document: fluent, human, about something else. A metric that cannot tell it
+                    from a good answer does not measure content
 ``reference``       what the author wrote: what metrics that need no reference say of human text (the row "ground truth"
                     of the LCM paper's tables)
 ``constant``        always the same text, for tests of metrics
@@ -26,6 +26,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from largeconcept.data.documents import name_of
 from largeconcept.errors import ConfigError
 from largeconcept.eval.predictors import Item, Mode, Output, grouped, written
 from largeconcept.eval.records import digest
@@ -252,7 +253,7 @@ class NearestTrain:
 
 
 class Shuffled:
-    """The reference of another item of the same language: a control that knows everything but the topic."""
+    """The reference of another document's item in the same language: a control that knows everything but the topic."""
 
     whole = True
     name = "shuffled"
@@ -263,18 +264,29 @@ class Shuffled:
 
     def cannot(self, mode: Mode, items: Sequence[Item]) -> str | None:
         """Return why not."""
-        lonely = [key for key, places in grouped(items, "target_lang").items() if len(places) < 2]
-        return f"there is only one item in {lonely[0][0]}" if lonely else None
+        lonely = [
+            lang for (lang,), places in grouped(items, "target_lang").items() if len(self._documents(items, places)) < 2
+        ]
+        return f"there is only one document in {lonely[0]}" if lonely else None
 
     def generate(self, items: Sequence[Item], mode: Mode, seed: int) -> list[Output]:
         """Write; all items must be given at once."""
         outputs: list[Output | None] = [None] * len(items)
         for (lang,), places in grouped(items, "target_lang").items():
-            # A cycle through a random order gives no item its own reference; the order hangs on ids alone.
-            order = sorted(places, key=lambda place: digest([seed, items[place].id, items[place].lang]))
-            for place, other in zip(order, [*order[1:], order[0]], strict=True):
-                outputs[place] = written(items[other].reference, lang)
+            # A cycle through the documents in a random order gives no item its own reference, nor that of another part
+            # or version of its document; the order hangs on ids alone.
+            groups = self._documents(items, places)
+            order = sorted(groups, key=lambda name: digest([seed, name]))
+            for name, other in zip(order, [*order[1:], order[0]], strict=True):
+                for number, place in enumerate(groups[name]):
+                    outputs[place] = written(items[groups[other][number % len(groups[other])]].reference, lang)
         return [output for output in outputs if output is not None]
+
+    def _documents(self, items: Sequence[Item], places: Sequence[int]) -> dict[str, list[int]]:
+        groups: dict[str, list[int]] = {}
+        for place in places:
+            groups.setdefault(name_of(items[place].id), []).append(place)
+        return groups
 
 
 class Reference:

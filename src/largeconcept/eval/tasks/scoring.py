@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from largeconcept.data.documents import name_of
 from largeconcept.eval.metrics import METRICS
 from largeconcept.eval.metrics.coherence import coherence
 from largeconcept.eval.metrics.divergence import divergence
@@ -26,7 +27,6 @@ from largeconcept.eval.predictors import Item, Output, grouped
 from largeconcept.eval.records import MODEL, Difference, Direction, Score
 from largeconcept.eval.statistics import Array, Statistic, Table, difference, estimate, per_document, perplexity, ratio
 from largeconcept.eval.tasks import Context
-from largeconcept.eval.tasks.sentences import name_of
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from largeconcept.data.documents import family_of, version_of
+from largeconcept.data.documents import family_of, name_of, version_of
 from largeconcept.eval.tasks import Context, LeftOut
 
 if TYPE_CHECKING:
@@ -26,11 +25,6 @@ class Sentences:
 
     texts: list[str] = field(default_factory=list)
     owners: list[Hashable] = field(default_factory=list)
-
-
-def name_of(document_id: str) -> str:
-    """Return what versions and parts of a document have in common; parts of ``x`` are ``x#2``, ``x#3``, …"""
-    return re.sub(r"#\d+$", "", version_of(document_id))
 
 
 def _known(context: Context) -> Iterator[Document]:

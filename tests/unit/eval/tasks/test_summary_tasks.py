@@ -13,7 +13,7 @@ from largeconcept.data.reader import ConceptDataset
 from largeconcept.eval.harness import evaluate
 from largeconcept.eval.predictors import Item, TokenModelPredictor
 from largeconcept.eval.records import read_raw
-from largeconcept.eval.text_baselines import CopyLast, NearestTrain
+from largeconcept.eval.text_baselines import CopyLast, NearestTrain, Shuffled
 from largeconcept.eval.zero_shot import QUESTIONS, question
 from largeconcept.generate.token_lm import TokenOptions
 from largeconcept.hub import PromptRecord
@@ -195,6 +195,17 @@ def test_a_token_model_reads_its_own_prompt_or_the_question(monkeypatch):
         assert [one.notes.get("zero_shot", False) for one in outputs] == [predictor is plain, True]
     text = ("A b.", "C d.")
     assert read == [(*text, "In short:"), (*text, "Kurz gesagt:"), (*text, "Sum up."), (*text, "Kurz gesagt:")]
+
+
+def test_the_control_takes_no_version_or_part_of_the_same_document():
+    ids = ["a", "a#deu_Latn", "a#2", "b", "c", "c#2#deu_Latn"]
+    items = [replace(item(), id=id, reference=(f"{id}.",)) for id in ids]
+    control = Shuffled()
+    assert control.cannot("summarize", items) is None and "only one" in control.cannot("summarize", items[:3])
+    for seed in range(8):
+        outputs = control.generate(items, "summarize", seed)
+        assert all(one.sentences[0][0] != id[0] for one, id in zip(outputs, ids, strict=True))
+        assert len({one.sentences[0][0] for one in outputs}) == 3
 
 
 def test_questions_are_known_by_language():
