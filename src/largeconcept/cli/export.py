@@ -39,7 +39,9 @@ def export(
         str | None,
         typer.Option("--measure", help="With --ship: a concept dataset on whose split test the loss is measured."),
     ] = None,
-    documents: Annotated[int, typer.Option("--documents", min=2, help="With --measure: most documents.")] = 200,
+    documents: Annotated[
+        int, typer.Option("--documents", min=2, help="With --measure: most documents, and sentences of a language.")
+    ] = 200,
     json: Json = False,
 ) -> None:
     """Turn a training run into a saved pipeline.
@@ -88,7 +90,9 @@ def _measure(run: str, out: str, data: str, documents: int, given: dict[str, Any
 
     with tempfile.TemporaryDirectory() as folder, progress("measure") as update:
         whole = Path(run) if (Path(run) / RECORD).is_file() else export_run(run, Path(folder) / "whole", **given)
-        reports = compare_pipelines({"before": whole, "shipped": out}, data, limit=documents, progress=update)
+        reports = compare_pipelines(
+            {"before": whole, "shipped": out}, data, limit=documents, sentences=min(documents, 100), progress=update
+        )
     if not json:
         columns = ["MiB", "seconds to open", "l2", "contrastive accuracy", *reports["shipped"].auto_bleu]
         rows = []

@@ -23,6 +23,7 @@ from largeconcept.codec.network import EOS, PAD, AutoencoderConfig, AutoencoderN
 from largeconcept.codec.rows import by_length, check_concepts
 from largeconcept.codec.token_loss import token_cross_entropy
 from largeconcept.codec.tokenizer import Tokenizer, clean
+from largeconcept.devices import without_values
 from largeconcept.errors import CheckpointError, ConfigError, DataError, LanguageError, did_you_mean
 from largeconcept.int8 import dequantize_rows, quantize_rows
 from largeconcept.io import (
@@ -357,7 +358,7 @@ class AutoencoderCodec:
         storage: Storage = "int8" if data.get("storage") == "int8" else "float32"
         stored = read_safetensors(folder / "model.safetensors")
         tokenizer = Tokenizer.from_file(folder / "tokenizer.model")
-        with torch.device("meta"):
+        with without_values():
             network = AutoencoderNetwork(config)
         network.to_empty(device="cpu")
         load_strict(network, dequantize_rows(stored), folder / "model.safetensors")

@@ -12,6 +12,7 @@ from pydantic import Field
 from torch import nn
 
 from largeconcept.config import Config
+from largeconcept.devices import without_values
 from largeconcept.errors import CheckpointError, ConfigError, did_you_mean
 from largeconcept.int8 import SCALE, dequantize_rows, quantize_rows
 from largeconcept.io import load_strict, read_json, read_safetensors, require_folder, write_json, write_safetensors
@@ -113,7 +114,7 @@ def load_model(folder: str | Path, device: torch.device | str = "cpu") -> nn.Mod
         raise CheckpointError(
             error.problem, where=error.where, got=error.got, expected=error.expected, hint=error.hint
         ) from None
-    with torch.device("meta"):  # no time is spent on initial values that are overwritten
+    with without_values():  # no time is spent on initial values that are overwritten
         model = build_model(config)
     weights = read_safetensors(folder / WEIGHTS_FILE)
     if any(name.endswith(SCALE) for name in weights):

@@ -311,7 +311,9 @@ class _Chain:
         network = about.get("network", {}) if isinstance(about, dict) else {}
         costs = [f"codec: {known.get('minutes', 0):g} minutes of training"]
         costs += [
-            f"{name}: {self._minutes(name):.1f} minutes" for name in ("pretrain", "finetune") if self._minutes(name)
+            f"{name}: {steps:,} steps in {self._minutes(name):.1f} minutes"
+            for name in ("pretrain", "finetune")
+            if (steps := _finished_steps(self.out / name)) is not None
         ]
         return {
             "title": "largeconcept default",

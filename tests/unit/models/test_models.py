@@ -1,6 +1,7 @@
 """Both families in both styles: what may look at what, caches, initial state, saving, sizes, complaints."""
 
 import json
+import sys
 
 import pytest
 import torch
@@ -334,3 +335,19 @@ def test_parameter_counts_of_the_published_sizes():
     toy = TwoTowerConfig.toy()
     assert count(toy) + dead(toy) == 84_235_264
     assert dead(published) == 109_105_152 and dead(large) == 469_876_736
+
+
+def test_weights_that_are_read_are_not_drawn_first(tmp_path, monkeypatch):
+    """Drawing on torch's device meta imports its compiler, which costs seconds."""
+    from largeconcept.devices import without_values
+
+    save_model(
+        build_model({"type": "mse", "concept_dim": 8, "model_dim": 8, "num_heads": 2, "num_layers": 1}), tmp_path
+    )
+    monkeypatch.setitem(sys.modules, "torch._dynamo", None)  # an import of it fails
+    assert load_model(tmp_path).config.concept_dim == 8
+    with without_values():
+        layer = torch.nn.Linear(3, 2)
+        table = torch.nn.Embedding(4, 2)
+    assert layer.weight.is_meta and table.weight.is_meta and layer.weight.requires_grad
+    assert not torch.zeros(1).is_meta
