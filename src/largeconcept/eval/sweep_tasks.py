@@ -69,6 +69,7 @@ def open_context(
     documents: str | Path | Sequence[str | Path] | None = None,
     split: str = "validation",
     weights: str | None = None,
+    metric_codec: ConceptCodec | str | Path | None = None,
     judge: str | CausalLM | None = None,
     options: Mapping[str, Any] | None = None,
     settings: Mapping[str, Mapping[str, Any]] | None = None,
@@ -83,12 +84,20 @@ def open_context(
         metric: what settings are compared by; judges and weights are opened for it alone.
         split: of ``data``.
         weights: of the metric, where it has some, as in :func:`~largeconcept.eval.metrics.optional.open_metrics`.
+        metric_codec: SONAR, for a metric that judges its concepts, where the model's codec is another one.
         judge: of perplexity and mutual information; the token model beside the model by default.
 
     Raises:
         ConfigError, DataError, CheckpointError, DependencyError: as ``evaluate``.
     """
-    from largeconcept.eval.harness import TOKEN_OPTIONS, open_data, open_judge, read_texts, token_model_beside
+    from largeconcept.eval.harness import (
+        TOKEN_OPTIONS,
+        open_data,
+        open_judge,
+        open_space,
+        read_texts,
+        token_model_beside,
+    )
     from largeconcept.eval.metrics.optional import OPTIONAL, open_metrics
     from largeconcept.eval.predictors import open_pipeline, open_token_model
     from largeconcept.generate.options import GenerationOptions
@@ -113,7 +122,9 @@ def open_context(
             context.predictors = [open_token_model(beside, pipeline.codec, options=TOKEN_OPTIONS, device=where)]
         context.judge, _ = open_judge(judge, context, device)
     if metric in OPTIONAL:
-        context.metrics = open_metrics([metric if weights is None else f"{metric}={weights}"], where)
+        context.metrics = open_metrics(
+            [metric if weights is None else f"{metric}={weights}"], where, open_space(metric_codec, pipeline.codec)
+        )
     return context
 
 

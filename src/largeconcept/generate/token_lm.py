@@ -18,7 +18,7 @@ from torch import Tensor
 from largeconcept.codec.decoding import SamplingOptions, draw
 from largeconcept.config import Config
 from largeconcept.diffusion.random import StepRandom
-from largeconcept.errors import DataError
+from largeconcept.errors import ConfigError, DataError
 from largeconcept.generate.loop import evaluating
 from largeconcept.models.token_lm import DOCUMENT, END, PAD, UNKNOWN, TokenLM, document_tokens
 from largeconcept.nn.kv_cache import StateCache
@@ -78,7 +78,7 @@ def continue_sentences(
         DataError: a wrong number of sample ids, or a tokenizer of another size than the model's vocabulary.
     """
     options = options if options is not None else TokenOptions()
-    _check(model, tokenizer)
+    check_tokenizer(model, tokenizer)
     ids = [0] * len(prompts) if sample_ids is None else list(sample_ids)
     if len(ids) != len(prompts):
         raise DataError("wrong number of sample ids", where="sample_ids", expected=len(prompts), got=len(ids))
@@ -128,7 +128,7 @@ def predict_next_sentences(
         DataError: a wrong number of sample ids, or a tokenizer of another size than the model's vocabulary.
     """
     options = (options if options is not None else TokenOptions()).model_copy(update={"max_sentences": 1})
-    _check(model, tokenizer)
+    check_tokenizer(model, tokenizer)
     ids = [0] * len(documents) if sample_ids is None else list(sample_ids)
     if len(ids) != len(documents):
         raise DataError("wrong number of sample ids", where="sample_ids", expected=len(documents), got=len(ids))
@@ -200,9 +200,14 @@ def _choose(
     return chosen.masked_fill(full, END)
 
 
-def _check(model: TokenLM, tokenizer: TextTokenizer) -> None:
+def check_tokenizer(model: TokenLM, tokenizer: TextTokenizer) -> None:
+    """Complain about a tokenizer that cannot be the one the model was trained with.
+
+    Raises:
+        ConfigError: another number of tokens than the model's vocabulary has.
+    """
     if tokenizer.vocab_size != model.config.vocab_size:
-        raise DataError(
+        raise ConfigError(
             "the tokenizer is not the model's",
             where="tokenizer",
             expected=f"{model.config.vocab_size} tokens",

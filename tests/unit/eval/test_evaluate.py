@@ -124,11 +124,11 @@ def test_planted_predictors_get_the_scores_they_deserve(pipe, place):
         assert oracle["divergence"].value == pytest.approx(1, abs=1e-6)
 
     assert scores["constant"]["rouge_2"].value == 0
-    assert scores["constant"]["repetition_4"].value == pytest.approx(4 / 5)  # one run of four words, five times
+    assert scores["constant"]["seq_rep_4"].value == pytest.approx(4 / 5)  # one run of four words, five times
     assert scores["constant"]["distinct_1"].value == pytest.approx(1 / (12 * 8))
 
     # Four times the same sentence of seven words: 25 runs of four words, of which 7 are new.
-    assert scores["copy_last"]["repetition_4"].value == pytest.approx(1 - 7 / 25, abs=0.02)
+    assert scores["copy_last"]["seq_rep_4"].value == pytest.approx(1 - 7 / 25, abs=0.02)
     assert scores["copy_last"]["overlap_3"].value > 0.1
     assert scores["copy_last"]["coherence"].value == pytest.approx(1)
     assert scores["oracle"]["overlap_3"].value < scores["copy_last"]["overlap_3"].value

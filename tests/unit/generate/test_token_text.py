@@ -129,7 +129,7 @@ def test_what_does_not_fit_is_named():
     with pytest.raises(DataError, match="sample_ids"):
         predict_next_sentences(model, LETTERS, [["a", "b"]], sample_ids=[])
     other = build_model({**model.config.to_dict(), "vocab_size": 90})
-    with pytest.raises(DataError, match="tokenizer is not the model's; expected 90 tokens; got 100"):
+    with pytest.raises(ConfigError, match="tokenizer is not the model's; expected 90 tokens; got 100"):
         continue_sentences(other, LETTERS, [["a"]])
     with pytest.raises(ConfigError, match="top_p"):
         TokenOptions(top_p=0.0)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 import torch
 from torch import Tensor, nn
 
-from largeconcept.codec.rows import by_length, check_concepts
+from largeconcept.codec.rows import by_length, check_concepts, too_long
 from largeconcept.codec.sonar.files import Dtype
 from largeconcept.codec.sonar.folder import space_fingerprint
 from largeconcept.codec.sonar.network import SonarDecoder, SonarEncoder
@@ -450,23 +449,10 @@ class SonarCodec:
 
 def _fitted(ids: list[list[int]], limit: int, on_long: OnLong) -> tuple[list[list[int]], list[int]]:
     """Return rows of at most ``limit`` ids, and for each the number of the sentence that it belongs to."""
-    too_long = [i for i, row in enumerate(ids) if len(row) > limit]
-    if not too_long:
+    marks, hint = ", language and end mark included", ", or use on_long='split'"
+    if not too_long([len(row) for row in ids], limit, on_long, counted=marks, hint=hint):
         return ids, list(range(len(ids)))
-    first = too_long[0]
-    if on_long == "error":
-        raise DataError(
-            "a sentence is too long",
-            where=f"sentences[{first}]",
-            got=f"{len(ids[first])} tokens",
-            expected=f"≤ {limit}, language and end mark included",
-            hint="segment the text with a smaller max_chars, or use on_long='split'",
-        )
     if on_long == "truncate":
-        warnings.warn(
-            f"{len(too_long)} sentence(s) have more than {limit} tokens and were cut; the first is number {first}",
-            stacklevel=4,
-        )
         return [truncate_ids(row, limit) for row in ids], list(range(len(ids)))
     rows: list[list[int]] = []
     owner: list[int] = []

@@ -36,6 +36,7 @@ class MetricInfo:
 
 
 _LCM = "arXiv:2412.08821"
+_BLASER = "https://aclanthology.org/2024.findings-emnlp.943"
 _ALL = (
     MetricInfo("rouge_1", "higher", ("reference",), "https://aclanthology.org/W04-1013", unit="%"),
     MetricInfo("rouge_2", "higher", ("reference",), "https://aclanthology.org/W04-1013", unit="%"),
@@ -43,7 +44,8 @@ _ALL = (
     MetricInfo("rouge_lsum", "higher", ("reference",), "https://aclanthology.org/W04-1013", unit="%"),
     MetricInfo("chrf", "higher", ("reference",), "https://aclanthology.org/W15-3049", unit="%"),
     MetricInfo("overlap_3", "none", ("source",), f"{_LCM}, section 4.1", unit="share"),
-    MetricInfo("repetition_4", "lower", (), "arXiv:1908.04319, equation 8", unit="share"),
+    MetricInfo("repetition_4", "lower", (), f"{_LCM}, section 4.1", version=2, unit="per distinct run"),
+    MetricInfo("seq_rep_4", "lower", (), "arXiv:1908.04319, equation 8", unit="share"),
     MetricInfo("distinct_1", "higher", (), "arXiv:1510.03055", unit="share"),
     MetricInfo("distinct_2", "higher", (), "arXiv:1510.03055", unit="share"),
     MetricInfo("distinct_3", "higher", (), "arXiv:1510.03055", unit="share"),
@@ -61,6 +63,9 @@ _ALL = (
         MetricInfo(f"seahorse_q{n}", "higher", ("source", "extra:transformers"), "arXiv:2305.13194", unit="probability")
         for n in range(1, 7)
     ),
+    MetricInfo("blaser_qe", "higher", ("reference", "codec", "extra:weights"), _BLASER, unit="1 to 5"),
+    MetricInfo("blaser_ref", "higher", ("reference", "source", "codec", "extra:weights"), _BLASER, unit="1 to 5"),
+    MetricInfo("mutox", "lower", ("codec", "extra:weights"), "arXiv:2401.05060", unit="probability"),
     MetricInfo("bert_score", "higher", ("reference", "extra:transformers"), "arXiv:1904.09675", unit="F1"),
     # Of predicted concepts; mutual information, above, is of their text.
     MetricInfo("l2", "lower", ("reference",), f"{_LCM}, section 2.4.2", unit="distance"),

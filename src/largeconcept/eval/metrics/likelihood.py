@@ -23,6 +23,7 @@ from torch import Tensor
 
 from largeconcept.errors import CheckpointError, ConfigError, DataError, missing_extra
 from largeconcept.eval.metrics.words import Text, joined, words
+from largeconcept.generate.token_lm import check_tokenizer
 
 if TYPE_CHECKING:
     from largeconcept.models.token_lm import TokenLM
@@ -243,14 +244,7 @@ class TokenScorer(_Scorer):
         self, model: TokenLM, tokenizer: TextTokenizer, *, max_tokens: int = LONGEST, batch_tokens: int = 8192
     ) -> None:
         _check_sizes(max_tokens, batch_tokens)
-        if tokenizer.vocab_size != model.config.vocab_size:
-            raise ConfigError(
-                "the tokenizer is not the model's",
-                where="tokenizer",
-                expected=f"{model.config.vocab_size} tokens",
-                got=tokenizer.vocab_size,
-                hint="use the tokenizer of the codec the model was trained with",
-            )
+        check_tokenizer(model, tokenizer)
         learned = model.config.positions == "learned"
         self.max_tokens = min(max_tokens, model.config.max_positions) if learned else max_tokens
         self.batch_tokens = batch_tokens

@@ -18,6 +18,8 @@ from largeconcept.errors import CheckpointError, ConfigError, DataError, missing
 from largeconcept.eval.metrics.words import Text, joined, sentences
 
 COLA = "cointegrated/roberta-large-cola-krishna2020"
+COLA_ACCEPTABLE = 0
+"""Class of acceptable sentences in these weights, whose configuration does not name them."""
 SEAHORSE = "google/seahorse-large-q{question}"
 SEAHORSE_QUESTIONS = {
     1: "comprehensible",
@@ -50,7 +52,7 @@ class ColaJudge:
     Args:
         model: a classifier of two classes, on the device where the work is to be done.
         tokenizer: its (fast) tokenizer.
-        acceptable: which class means acceptable: 0 in the weights that the paper used, 1 in most others.
+        acceptable: which class means acceptable: 0 in the weights that the LCM paper used, 1 in most others.
         max_tokens: longer sentences are judged in parts, whose mean counts.
         batch_size: parts that go through the model at once.
 
@@ -74,20 +76,26 @@ class ColaJudge:
 
         Args:
             name: of a model on the hub, or a folder.
-            acceptable: see :class:`ColaJudge`; may be left out for the default weights only.
+            acceptable: see :class:`ColaJudge`; may be left out for the default weights, and for those whose
+                configuration names a class ``acceptable``.
             device: where the work is to be done.
 
         Raises:
-            ConfigError: other weights without ``acceptable``.
+            ConfigError: other weights without ``acceptable``, or the class that is named so is another one.
             DependencyError: ``transformers`` is not installed.
             CheckpointError: there is no such classifier.
         """
-        if acceptable is None and name != COLA:
-            raise ConfigError(
-                "which class is acceptable?", where="acceptable", hint="see the card of the model: 0 or 1"
-            )
         model, tokenizer = _load("AutoModelForSequenceClassification", name, device)
-        return cls(model, tokenizer, acceptable=acceptable or 0)
+        named = _class_named("acceptable", getattr(model.config, "id2label", None))
+        if acceptable is not None and named not in (None, acceptable):
+            raise ConfigError("another class is named acceptable", where="acceptable", got=acceptable, expected=named)
+        chosen = named if acceptable is None else acceptable
+        if chosen is None and name == COLA:
+            chosen = COLA_ACCEPTABLE
+        if chosen is None:
+            hint = "see the card of the model: 0 or 1, as cola=FOLDER:1"
+            raise ConfigError("which class is acceptable?", where="acceptable", hint=hint)
+        return cls(model, tokenizer, acceptable=chosen)
 
     @torch.no_grad()
     def score_sentences(self, texts: Sequence[str]) -> list[float]:
@@ -315,6 +323,13 @@ def _load(kind: str, name: str, device: str) -> tuple[Any, Any]:
     except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
         raise CheckpointError("cannot load the judge", where=name, got=error) from None
     return model.to(device), tokenizer
+
+
+def _class_named(word: str, labels: Any) -> int | None:
+    """Return the class that a configuration gives this name, if there is one."""
+    if not isinstance(labels, dict):
+        return None
+    return next((int(number) for number, name in labels.items() if str(name).strip().lower() == word), None)
 
 
 def _plain(text: Text) -> str:

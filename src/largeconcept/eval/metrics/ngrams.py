@@ -1,7 +1,8 @@
 """What is copied, repeated and varied in a text: counts of runs of words, and chrF.
 
-The LCM paper (arXiv:2412.08821, section 4.1) reports OVL-3 and REP-4. Its published code counts runs of *characters*
-there, so that the figures grow with the length of a text and pass 1; here they are of words, and shares.
+The LCM paper (arXiv:2412.08821, section 4.1) reports OVL-3 and REP-4. They are the paper's here, of words; the code
+published with it counts runs of *characters*, of which the same few come again in any text, so that the figures in its
+tables are greater.
 
 A metric without anything to count is ``None``: an empty text has no repetitions, but is no varied text either.
 """
@@ -38,10 +39,20 @@ def overlap_3(prediction: Text, source: Text, lang: str | None = None) -> float 
 
 
 def repetition_4(text: Text, lang: str | None = None) -> float | None:
-    """Return REP-4: the share of a text's runs of four words that stood in it before (arXiv:1908.04319, equation 8).
+    """Return REP-4: how many runs of four words a text has for each distinct one, less one.
 
-    0 repeats nothing. ``None`` for a text of fewer than four words. Raises as
-    :func:`~largeconcept.eval.metrics.words.words`.
+    0 repeats nothing; there is no upper bound: 1 says everything twice, 9 ten times. ``None`` for a text of fewer than
+    four words. Raises as :func:`~largeconcept.eval.metrics.words.words`.
+    """
+    runs = ngrams(words(text, lang), 4)
+    return len(runs) / len(set(runs)) - 1 if runs else None
+
+
+def seq_rep_4(text: Text, lang: str | None = None) -> float | None:
+    """Return seq-rep-4: the share of a text's runs of four words that stood in it before.
+
+    See arXiv:1908.04319, equation 8. 0 repeats nothing, and 1 is never reached: where REP-4 is r, this is r / (1 + r).
+    ``None`` for a text of fewer than four words. Raises as :func:`~largeconcept.eval.metrics.words.words`.
     """
     runs = ngrams(words(text, lang), 4)
     return 1 - len(set(runs)) / len(runs) if runs else None

@@ -122,7 +122,7 @@ def _grid(found: SweepResult) -> list[Markup]:
 def _settings(found: SweepResult) -> Markup:
     names = list(found.grid)
     metric = title_of(found.metric)
-    columns = [*(name.replace("_", " ") for name in names), metric, "Best minus this", "p", "Seconds"]
+    columns = [*(name.replace("_", " ") for name in names), metric, "Best minus this", "Corrected p", "Seconds"]
     head = tag("tr", tag("th", "Rank", scope="col"), [tag("th", one, scope="col", class_="number") for one in columns])
     rows = []
     for place, one in enumerate(found.results[:_MOST_SETTINGS], 1):
@@ -154,7 +154,7 @@ def _settings(found: SweepResult) -> Markup:
 def _p_of(one: SettingResult, found: SweepResult) -> Child:
     if found.default is not None and one.options == found.default.options:
         return tag("span", "before", class_="quiet")
-    return tag("span", "–", class_="quiet") if one.p_holm is None else p_text(one.p_holm)
+    return tag("span", "–", class_="quiet") if one.p_holm is None else p_text(one.p_holm).removeprefix("= ")
 
 
 def _with_range(one: SettingResult, metric: str) -> str:

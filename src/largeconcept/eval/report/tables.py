@@ -22,6 +22,8 @@ does not hold 0), are not taken for chance."""
 NOT_RANKED = frozenset({"truth", "reference", "control", "shuffled"})
 """Rows that are no competitors: what people wrote, and controls."""
 
+_MOST_COLUMNS = 7
+"""Metrics that fit beside one another on a page."""
 _LONG = 12
 """Rows of a recorded table from which it is folded up."""
 
@@ -133,21 +135,28 @@ def task_table(caption: str, groups: Sequence[tuple[str, TaskResult]], comparabl
         made = _table(caption, [tag("th", "Metric", scope="col"), *columns], lines, "scores narrow")
         reasons = [f"{name} left out: {reason}" for _, name, scores, _, reason in rows if reason and not scores]
         return tag("div", made, [tag("p", one, class_="note") for one in reasons])
-    body: list[Markup] = []
-    shown = None
-    for i, (label, name, scores, _, reason) in enumerate(rows):
-        if several and label != shown:
-            body.append(tag("tr", tag("th", label, scope="rowgroup", colspan=len(metrics) + 1), class_="group"))
-            shown = label
-        title = tag("th", name.replace("_", " "), scope="row")
-        if reason is not None and not scores:
-            body.append(tag("tr", title, tag("td", f"left out: {reason}", colspan=len(metrics), class_="why")))
-            continue
-        kind = "model" if name == MODEL else None if ranked(name) else "aside"
-        body.append(tag("tr", title, [cell(i, m) for m in metrics], class_=kind))
-    return _table(
-        caption, [tag("th", "Predictor", scope="col"), *(_metric_head(m, directions[m]) for m in metrics)], body
-    )
+    # Twenty columns can be neither seen at once nor printed: they stand below one another, some of them each.
+    parts = -(-len(metrics) // _MOST_COLUMNS)
+    size = -(-len(metrics) // max(parts, 1))
+    made_tables = []
+    for start in range(0, len(metrics), max(size, 1)):
+        some = metrics[start : start + size]
+        body: list[Markup] = []
+        shown = None
+        for i, (label, name, scores, _, reason) in enumerate(rows):
+            if several and label != shown:
+                body.append(tag("tr", tag("th", label, scope="rowgroup", colspan=len(some) + 1), class_="group"))
+                shown = label
+            title = tag("th", name.replace("_", " "), scope="row")
+            if reason is not None and not scores:
+                body.append(tag("tr", title, tag("td", f"left out: {reason}", colspan=len(some), class_="why")))
+                continue
+            kind = "model" if name == MODEL else None if ranked(name) else "aside"
+            body.append(tag("tr", title, [cell(i, m) for m in some], class_=kind))
+        said = caption if parts == 1 else f"{caption}: {', '.join(title_of(m) for m in some)}"
+        head = [tag("th", "Predictor", scope="col"), *(_metric_head(m, directions[m]) for m in some)]
+        made_tables.append(_table(said, head, body))
+    return made_tables[0] if len(made_tables) == 1 else tag("div", made_tables)
 
 
 def _table(caption: str, head: Sequence[Markup], body: Sequence[Markup], kind: str = "scores") -> Markup:
@@ -222,6 +231,13 @@ def title_of(metric: str) -> str:
         "auto_bleu": "Auto-BLEU",
         "overlap_3": "OVL-3",
         "repetition_4": "REP-4",
+        "seq_rep_4": "seq-rep-4",
+        "cola": "CoLA",
+        "bert_score": "BERTScore",
+        "blaser_qe": "BLASER QE",
+        "blaser_ref": "BLASER",
+        "mutox": "MuTox",
+        **{f"seahorse_q{n}": f"SEAHORSE {n}" for n in range(1, 7)},
         "mauve": "MAUVE",
         "divergence": "Divergence",
         "brier_lm": "BrierLM",

@@ -25,6 +25,7 @@ from pydantic import Field, field_validator
 from largeconcept.codec.metrics import best_matches, decoded_under_noise
 from largeconcept.config import Config
 from largeconcept.eval.hard_negatives import KINDS, hard_negatives, names_in
+from largeconcept.eval.metrics import METRICS
 from largeconcept.eval.metrics.corpus_scores import (
     bleu_counts,
     bleu_of,
@@ -33,6 +34,7 @@ from largeconcept.eval.metrics.corpus_scores import (
     chrf_of,
     mean_of_groups,
 )
+from largeconcept.eval.metrics.optional import OF_TRANSLATIONS, Judged
 from largeconcept.eval.metrics.spaces import space_figures
 from largeconcept.eval.records import MODEL, Direction, Score, TaskResult, digest, write_raw
 from largeconcept.eval.statistics import Array, Estimate, Statistic, estimate, per_document, ratio
@@ -232,6 +234,7 @@ def translation(context: Context) -> TaskResult:
     chrf: list[Array] = []
     owners: list[Sequence[Hashable]] = []
     errors: dict[str, tuple[list[float], list[Hashable]]] = {}
+    verdicts: dict[str, tuple[list[float], list[Hashable]]] = {}
     confused = dict.fromkeys(KINDS, 0)
     offered = dict.fromkeys(KINDS, 0)
     rows = []
@@ -241,6 +244,21 @@ def translation(context: Context) -> TaskResult:
         written = codec.decode(here, target, **settings.decoding)
         chrf.append(chrf_counts(written, right.texts))
         owners.append(left.owners)
+        judged = Judged(
+            texts=[[text] for text in written],
+            langs=[target] * len(written),
+            sources=[[text] for text in left.texts],
+            references=[[text] for text in right.texts],
+            source_langs=[source] * len(written),
+            translations=True,
+        )
+        for name in OF_TRANSLATIONS:
+            values = context.metrics[name](judged) if name in context.metrics else []
+            known = verdicts.setdefault(name, ([], []))
+            for value, label in zip(values, left.owners):
+                if value is not None:
+                    known[0].append(value)
+                    known[1].append(label)
         own = torch.arange(len(here))
         wrong = {"xsim": (best_matches(here, there, settings.neighbours) != own).tolist()}
         if settings.hard_negatives:
@@ -269,6 +287,7 @@ def translation(context: Context) -> TaskResult:
         rows.append([source, target, len(here), chrf_score, each["xsim"], each.get("xsim_hard")])
     context.progress(len(aligned), len(aligned), "pairs of languages")
     scores = {"translation_chrf": _score(chrf, owners, chrf_of, context)}
+    scores |= {name: _mean(values, labels, context) for name, (values, labels) in verdicts.items() if values}
     scores |= {name: _mean(values, labels, context) for name, (values, labels) in errors.items()}
     tables: dict[str, Any] = {
         "Aligned sentences": {"columns": ["from", "into", "sentences", "chrF", "xsim", "xsim hard"], "rows": rows}
@@ -282,7 +301,7 @@ def translation(context: Context) -> TaskResult:
         context,
         "codec_translation",
         scores,
-        {name: "higher" if name == "translation_chrf" else "lower" for name in scores},
+        {name: METRICS[name].direction for name in scores},
         n=sum(len(left.texts) for left, _ in aligned.values()),
         settings=settings,
         began=began,

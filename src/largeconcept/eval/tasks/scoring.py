@@ -20,7 +20,7 @@ from largeconcept.eval.metrics import METRICS
 from largeconcept.eval.metrics.coherence import coherence
 from largeconcept.eval.metrics.divergence import divergence
 from largeconcept.eval.metrics.likelihood import CausalLM, generative_perplexity, word_entropy
-from largeconcept.eval.metrics.ngrams import chrf, distinct, length_ratio, overlap_3, repetition_4
+from largeconcept.eval.metrics.ngrams import chrf, distinct, length_ratio, overlap_3, repetition_4, seq_rep_4
 from largeconcept.eval.metrics.optional import Judged
 from largeconcept.eval.metrics.rouge import rouge
 from largeconcept.eval.predictors import Item, Output, grouped
@@ -144,6 +144,7 @@ def text_metrics(item: Item, output: Output) -> Values:
     same = item.lang is None or item.lang == lang
     values["overlap_3"] = overlap_3(sentences, list(item.source.sentences), lang) if same else None
     values["repetition_4"] = repetition_4(sentences, lang)
+    values["seq_rep_4"] = seq_rep_4(sentences, lang)
     return values
 
 
@@ -194,6 +195,7 @@ def _judged(items: Sequence[Item], outputs: Sequence[Output]) -> Judged:
         langs=[item.target_lang for item in items],
         sources=[list(item.source.sentences) for item in items],
         references=[list(item.reference) for item in items],
+        source_langs=[item.lang for item in items],
     )
 
 

@@ -1,6 +1,10 @@
 """Judges of transformers: their arithmetic on tiny random models, and what happens without them."""
 
+import copy
+import json
+import shutil
 import sys
+from collections import defaultdict
 from types import SimpleNamespace
 
 import pytest
@@ -47,8 +51,6 @@ def test_a_missing_package_is_no_zero(load, monkeypatch):
 
 
 def test_settings_that_have_to_be_known():
-    with pytest.raises(ConfigError, match="which class is acceptable"):
-        ColaJudge.from_pretrained("some/other")
     with pytest.raises(ConfigError, match="which layer"):
         BertScore.from_pretrained("some/other")
     with pytest.raises(ConfigError, match="no such question"):
@@ -155,15 +157,30 @@ def bert(transformers, tokenizer, tmp_path_factory):
         vocab_size=len(tokenizer), max_position_embeddings=64, num_labels=2, initializer_range=1.0, **sizes
     )
     folder = tmp_path_factory.mktemp("bert")
-    transformers.BertForSequenceClassification(config).save_pretrained(folder)
+    transformers.BertModel(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def roberta(transformers, tokenizer, tmp_path_factory):
+    """A folder with a classifier of the architecture of the published weights, tiny."""
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+    config = transformers.RobertaConfig(
+        vocab_size=len(tokenizer), max_position_embeddings=64, num_labels=2, pad_token_id=0, initializer_range=1.0,
+        **sizes,
+    )  # fmt: skip
+    folder = tmp_path_factory.mktemp("roberta")
+    transformers.RobertaForSequenceClassification(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return str(folder)
 
 
 @pytest.mark.peer
 @torch.no_grad()
-def test_cola_is_the_probability_of_its_class(bert):
-    judge = ColaJudge.from_pretrained(bert, acceptable=1)
+def test_cola_is_the_probability_of_its_class(roberta):
+    judge = ColaJudge.from_pretrained(roberta, acceptable=1)
     judge.batch_size = 2
 
     def probability(text):
@@ -182,6 +199,45 @@ def test_cola_is_the_probability_of_its_class(bert):
     )
     with pytest.raises(ConfigError, match="not a class"):
         ColaJudge(judge.model, judge.tokenizer, acceptable=2)
+
+
+@pytest.mark.peer
+def test_which_class_is_acceptable_is_asked_of_the_weights(roberta, tmp_path):
+    with pytest.raises(ConfigError, match="which class is acceptable"):
+        ColaJudge.from_pretrained(roberta)
+    shutil.copytree(roberta, tmp_path / "named")
+    file = tmp_path / "named" / "config.json"
+    config = json.loads(file.read_text())
+    names = {"0": "unacceptable", "1": "Acceptable"}
+    file.write_text(json.dumps({**config, "id2label": names, "label2id": {v: int(k) for k, v in names.items()}}))
+    assert ColaJudge.from_pretrained(str(tmp_path / "named")).acceptable == 1
+    assert ColaJudge.from_pretrained(str(tmp_path / "named"), acceptable=1).acceptable == 1
+    with pytest.raises(ConfigError, match="another class is named acceptable"):
+        ColaJudge.from_pretrained(str(tmp_path / "named"), acceptable=0)
+
+
+@pytest.mark.peer
+def test_the_published_weights_are_read_as_they_were_meant(monkeypatch):
+    """Their configuration says LABEL_0 and LABEL_1; class 0 is the acceptable one."""
+    config = SimpleNamespace(num_labels=2, id2label={0: "LABEL_0", 1: "LABEL_1"})
+    model = SimpleNamespace(config=config, eval=lambda: None)
+    monkeypatch.setattr("largeconcept.eval.metrics.models._load", lambda *words: (model, None))
+    assert ColaJudge.from_pretrained().acceptable == 0
+
+
+@pytest.mark.peer
+@torch.no_grad()
+def test_bert_score_is_that_of_the_package(bert):
+    theirs = pytest.importorskip("bert_score.utils")
+    judge = BertScore.from_pretrained(bert, layer=2)
+    judge.tokenizer.cls_token, judge.tokenizer.sep_token = "<s>", "</s>"
+    model = copy.deepcopy(judge.model)
+    model.encoder.layer = model.encoder.layer[:2]
+    left, right = ["abcd", "hello there", "a"], ["bxaqy", "hello", "zzz a"]
+    weights = defaultdict(lambda: 1.0, {1: 0.0, 2: 0.0})  # the package's, for the marks
+    found = theirs.bert_cos_score_idf(model, right, left, judge.tokenizer, weights, device="cpu")
+    for mine, other in zip(judge.score(left, right), found.tolist(), strict=True):
+        assert mine == pytest.approx(tuple(other), rel=1e-4)
 
 
 @pytest.mark.peer
@@ -209,13 +265,13 @@ def test_bert_score_is_the_greedy_match_of_a_layer(bert):
 
 @pytest.mark.peer
 @torch.no_grad()
-def test_seahorse_reads_a_t5(transformers, tokenizer, tmp_path):
+def test_seahorse_reads_an_mt5(transformers, tokenizer, tmp_path):
     torch.manual_seed(0)
     sizes = {"d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 2, "num_heads": 2, "initializer_factor": 5.0}
-    config = transformers.T5Config(
+    config = transformers.MT5Config(
         vocab_size=len(tokenizer), decoder_start_token_id=0, pad_token_id=0, eos_token_id=2, **sizes
     )
-    transformers.T5ForConditionalGeneration(config).save_pretrained(tmp_path)
+    transformers.MT5ForConditionalGeneration(config).save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
     judge = Seahorse.from_pretrained(name=str(tmp_path))
     assert judge.one == tokenizer.convert_tokens_to_ids("1")

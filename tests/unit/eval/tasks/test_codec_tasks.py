@@ -273,3 +273,22 @@ def test_best_matches_by_hand():
         best_matches(left, torch.ones(3, 5))
     with pytest.raises(DataError, match="same shape"):
         xsim_error(left, right)
+
+
+def test_judges_read_translations():
+    asked = []
+
+    def judge(judged):
+        asked.append(judged)
+        return [float(len(text[0])) if lang == "deu_Latn" else None
+                for text, lang in zip(judged.texts, judged.langs, strict=True)]  # fmt: skip
+
+    plain = context()
+    result = run("codec_translation", context(metrics={"blaser_qe": judge, "cola": judge}))
+    assert len(asked) == 2 and all(one.translations for one in asked)  # both ways, and CoLA is of no translations
+    german = next(one for one in asked if one.langs[0] == "deu_Latn")
+    assert set(german.source_langs) == {"eng_Latn"} and german.references == german.texts != german.sources
+    lengths = [len(text) for document in documents() if document.lang == "deu_Latn" for text in document.sentences]
+    assert result.scores[MODEL]["blaser_qe"].value == pytest.approx(sum(lengths) / len(lengths))
+    assert result.metrics["blaser_qe"] == "higher" and "cola" not in result.metrics
+    assert "blaser_qe" not in run("codec_translation", plain).metrics
