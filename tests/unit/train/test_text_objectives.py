@@ -1,5 +1,7 @@
 """Training on the text beside the concepts: through a codec's decoder, and of a token model."""
 
+import json
+import random
 import shutil
 
 import pytest
@@ -153,3 +155,19 @@ def test_a_token_models_run_makes_no_pipeline(folder, tmp_path):
     with pytest.raises(ConfigError, match=r"only concept models make pipelines; got token_lm.*generate\.token_lm"):
         export_run(tmp_path / "run", tmp_path / "pipeline")
     assert not (tmp_path / "pipeline").exists()
+
+
+@pytest.mark.parametrize("family", ["through_decoder", "token_lm"])
+def test_they_train_on_documents_and_pairs_together(folder, tmp_path, family):
+    draw = random.Random(0)
+    rows = []
+    for index in range(20):
+        document, summary = ([" ".join(draw.choices(WORDS, k=6)) + "." for _ in range(number)] for number in (4, 1))
+        rows.append({"id": f"p{index}", "lang": "eng_Latn", "sentences": document, "target_sentences": summary})
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    build_concepts(tmp_path / "pairs.jsonl", tmp_path / "pairs", str(folder / "codec"))
+    plain = run(folder, tmp_path / "run", family, train__max_steps=3).to_dict()
+    tasks = [{"path": str(tmp_path / "pairs"), "task": task} for task in ("summarize", "expand")]
+    plain["data"]["sources"] = [*plain["data"]["sources"], *tasks]
+    result = fit(RunConfig.from_dict({**plain, "validation": None}))
+    assert len(result.losses) == 3 and all(loss > 0 for loss in result.losses) and not result.skipped
