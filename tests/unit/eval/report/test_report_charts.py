@@ -80,6 +80,9 @@ def test_heat_map_is_stronger_where_it_is_better():
         assert strength.index(max(strength)) == strongest and len(cells) == 3
         assert [one.words() for one in root.all("rect", "best")] == ["y b, x 1: 3 (best)"]
         assert len(root.all("rect", "none")) == 1
+    near = parse(heat_map("t", "x", "y", ["1", "2"], ["a", "b"], values, target=2.1))
+    strength = [float(one.attributes["fill-opacity"]) for one in near.all("rect") if "fill-opacity" in one.attributes]
+    assert strength.index(max(strength)) == 1 and strength.index(min(strength)) == 0  # 2 is nearest, 1 farthest
     assert "No finite values" in heat_map("t", "x", "y", ["1"], ["a"], [[None]])
     assert "0.92" in heat_map("t", "x", "y", ["1"], ["a"], [[0.92]])
 

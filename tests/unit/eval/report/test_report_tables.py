@@ -103,3 +103,29 @@ def test_many_metrics_of_one_predictor_stand_below_each_other():
     up = " ↑ higher is better"
     assert names == [f"Auto-BLEU{up}", f"Auto-BLEU, German{up}", f"Auto-BLEU, 0.1{up}", "Norm"]
     assert "x left out: no <reason>" in root.words() and not root.all("svg")
+
+
+def test_many_metrics_stand_below_one_another():
+    metrics = {f"m{i}": "higher" for i in range(10)}
+    scores = {name: {m: Score(float(i), i - 0.1, i + 0.1, 9) for i, m in enumerate(metrics)} for name in ("model", "a")}
+    scores["b"] = dict(list(scores["a"].items())[:2])
+    result = TaskResult(1, 9, metrics, scores, left_out={"c": "too slow"})
+    tables = parse(task_table("Scores", [("run", result)])).all("table")
+    heads = [[cell.words() for cell in one.all("thead")[0].all("th")] for one in tables]
+    assert [len(one) for one in heads] == [6, 6] and all(one[0] == "Predictor" for one in heads)
+    assert [name.split()[0] for one in heads for name in one[1:]] == [f"M{i}" for i in range(10)]  # each once, in order
+    for one in tables:
+        rows = [row.all("th")[0].words() for row in one.all("tbody")[0].all("tr")]
+        assert rows == ["model", "a", "b", "c"] and "too slow" in one.words()
+    assert len({one.all("caption")[0].words() for one in tables}) == 2
+    few = TaskResult(1, 9, dict(list(metrics.items())[:7]), scores)
+    assert len(parse(task_table("Scores", [("run", few)])).all("table")) == 1
+
+
+def test_verdicts_are_corrected_for_the_number_of_predictors():
+    scores = {name: {"m": Score(1.0, 0.9, 1.1, 9)} for name in ("model", "a", "b", "c")}
+    away = {name: {"m": Difference(0.5, 0.4, 0.6, p)} for name, p in (("a", 0.02), ("b", 0.03), ("c", 0.04))}
+    page = parse(task_table("Scores", [("run", TaskResult(1, 9, {"m": "higher"}, scores, away))]))
+    assert len(page.all("span", "alike")) == 3 and not page.all("span", "worse")
+    alone = TaskResult(1, 9, {"m": "higher"}, scores, {"a": away["a"]})
+    assert len(parse(task_table("Scores", [("run", alone)])).all("span", "worse")) == 1
