@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -20,7 +19,7 @@ from torch import Tensor, nn
 
 from largeconcept.codec.decoding import SamplingOptions, beam_search, write_tokens
 from largeconcept.codec.network import EOS, PAD, AutoencoderConfig, AutoencoderNetwork, WritingState
-from largeconcept.codec.rows import by_length, check_concepts
+from largeconcept.codec.rows import by_length, check_concepts, too_long
 from largeconcept.codec.token_loss import token_cross_entropy
 from largeconcept.codec.tokenizer import Tokenizer, clean
 from largeconcept.devices import without_values
@@ -137,21 +136,7 @@ class AutoencoderCodec:
         _check_sentences(sentences)
         ids = self.tokenizer.encode(list(sentences))
         limit = self.config.max_tokens
-        too_long = [i for i, row in enumerate(ids) if len(row) > limit]
-        if too_long:
-            first = too_long[0]
-            if on_long == "error":
-                raise DataError(
-                    "a sentence is too long",
-                    where=f"sentences[{first}]",
-                    got=f"{len(ids[first])} tokens",
-                    expected=f"≤ {limit}",
-                    hint="segment the text with a smaller max_chars",
-                )
-            warnings.warn(
-                f"{len(too_long)} sentence(s) have more than {limit} tokens and were cut; the first is number {first}",
-                stacklevel=2,
-            )
+        if too_long([len(row) for row in ids], limit, on_long):
             ids = [row[:limit] for row in ids]
         with torch.inference_mode(False):  # the caller may want gradients with respect to the concepts
             out = torch.empty(len(ids), self.dim)
@@ -281,6 +266,8 @@ class AutoencoderCodec:
         """
         network = self.network
         parts: list[nn.Module] = [network.decoder, network.to_memory, network.to_bias, network.language]
+        if network.binding is not None:
+            parts += [network.binding.unbind, network.binding.unbind_written, network.binding.scale]
         return [network.decoder_positions, *(p for part in parts for p in part.parameters())]
 
     def _language_indices(self, lang: str | Sequence[str], rows: int) -> Tensor:
@@ -387,5 +374,8 @@ def _check_sentences(sentences: Sequence[str]) -> None:
 
 
 def _fingerprint(stored: dict[str, Tensor], tokenizer: Tokenizer, config: AutoencoderConfig, storage: str) -> str:
-    shape = json.dumps([storage, config.to_dict()], sort_keys=True).encode()
+    # Options that came later count only where they are used, so that older codecs keep their names.
+    later = {name for name in ("form_dim", "teacher_dim") if not getattr(config, name)}
+    fields = {name: value for name, value in config.to_dict().items() if name not in later}
+    shape = json.dumps([storage, fields], sort_keys=True).encode()
     return fingerprint(stored, hashlib.sha256(tokenizer.model).digest(), shape)

@@ -1,13 +1,18 @@
 """The network of the trainable concept space: sentence encoder, bottleneck, sentence decoder.
 
 Shape letters: N sentences, T tokens, M memory tokens, P pooling heads, D width, H heads, K head dim, C concept dim,
-V vocabulary.
+F form channels (the last ones of a concept), V vocabulary.
 
 The encoder is a small bidirectional transformer. Its tokens are pooled by P learned attention heads, joined and
-projected to one C-dimensional vector of fixed length √C (variance one per channel), so a concept lives on a sphere and
-noise has a fixed meaning. Nothing tells the encoder which language it reads. The decoder is a causal transformer whose
-self-attention also sees M memory tokens projected from the concept; its first input is an embedding of the target
-language, which is not a piece of the vocabulary, so no typed text can ever become a control token.
+projected to one vector of variance one per channel, so a concept lives on a sphere and noise has a fixed meaning.
+Nothing tells the encoder which language it reads. The decoder is a causal transformer whose self-attention also sees M
+memory tokens projected from the concept; its first input is an embedding of the target language, which is not a piece
+of the vocabulary, so no typed text can ever become a control token.
+
+With ``form_dim`` a concept has two parts, each on its own sphere: the *meaning*, pooled as above, in the first C - F
+channels, and the *form*, the sentence's tokens bound to their places (:mod:`largeconcept.codec.binding`), in the last
+F. The form gives a sentence back word for word, after minutes of training; a decoder that learns to do without it, when
+it is faded out, says the meaning in its own words, in any of its languages.
 
 Blocks are written for processors, where sentences are short and attention is many tiny products: one fused q/k/v
 product, parameter-free RMS norms, squared ReLU, no biases, and memory that enters the keys and values only.
@@ -23,6 +28,7 @@ import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
+from largeconcept.codec.binding import PositionBinding
 from largeconcept.config import Config
 from largeconcept.errors import ConfigError
 
@@ -34,6 +40,8 @@ class AutoencoderConfig(Config):
 
     Attributes:
         dim: C, channels of a concept.
+        form_dim: F, how many of them hold the form; 0: none. If not 0, at least ``width``.
+        teacher_dim: channels of a teacher's vectors that the meaning learns to predict in training; 0: no teacher.
         width: D. ``num_heads`` must divide it.
         vocab_size: V, pieces of the SentencePiece model.
         languages: FLORES-200 codes the decoder can write, in the order of their embeddings.
@@ -47,6 +55,8 @@ class AutoencoderConfig(Config):
 
     type: Literal["autoencoder"] = "autoencoder"
     dim: int = Field(384, ge=2)
+    form_dim: int = Field(0, ge=0)
+    teacher_dim: int = Field(0, ge=0)
     width: int = Field(256, ge=8)
     num_heads: int = Field(4, ge=1)
     encoder_layers: int = Field(3, ge=0)
@@ -63,9 +73,18 @@ class AutoencoderConfig(Config):
     def _check(self) -> AutoencoderConfig:
         if self.width % self.num_heads:
             raise ValueError(f"width {self.width} is not a multiple of num_heads {self.num_heads}")
+        if self.form_dim and not self.width <= self.form_dim < self.dim:
+            raise ValueError(f"form_dim {self.form_dim} is not between width {self.width} and dim {self.dim}")
+        if (self.form_dim or self.teacher_dim) and (self.bottleneck == "kl" or not self.encoder_layers):
+            raise ValueError("form_dim and teacher_dim need an encoder and the unit_variance bottleneck")
         if not self.languages or len(set(self.languages)) != len(self.languages):
             raise ValueError("languages must be a non-empty list without repetition")
         return self
+
+    @property
+    def meaning_dim(self) -> int:
+        """Channels that are not form."""
+        return self.dim - self.form_dim
 
 
 def rms_norm(x: Tensor) -> Tensor:
@@ -160,10 +179,14 @@ class AutoencoderNetwork(nn.Module):
         )
         if config.encoder_layers:
             self.pool_query = nn.Linear(width, config.pooling_heads, bias=False)
-            outputs = config.dim * (2 if config.bottleneck == "kl" else 1)
+            outputs = config.meaning_dim * (2 if config.bottleneck == "kl" else 1)
             self.to_concept = nn.Linear(config.pooling_heads * width, outputs, bias=False)
-        self.to_memory = nn.Linear(config.dim, config.memory_tokens * width, bias=False)
-        self.to_bias = nn.Linear(config.dim, width, bias=False)
+        self.to_memory = nn.Linear(config.meaning_dim, config.memory_tokens * width, bias=False)
+        self.to_bias = nn.Linear(config.meaning_dim, width, bias=False)
+        places = config.max_tokens + 1
+        self.binding = PositionBinding(width, config.dim, config.form_dim, places) if config.form_dim else None
+        self.to_teacher: nn.Linear | None = None
+        self.set_teacher(config.teacher_dim)
         self.decoder = nn.ModuleList(
             Block(width, config.num_heads, config.ffn_multiple, depth) for _ in range(config.decoder_layers)
         )
@@ -174,6 +197,11 @@ class AutoencoderNetwork(nn.Module):
         nn.init.normal_(self.language.weight, std=1.0)
         if config.encoder_layers:
             nn.init.normal_(self.pool_query.weight, std=width**-0.5)
+
+    def set_teacher(self, dim: int) -> None:
+        """Take away the map to a teacher's vectors, and make a new one to ``dim`` channels if that is not 0."""
+        self.config = self.config.model_copy(update={"teacher_dim": dim})
+        self.to_teacher = nn.Linear(self.config.meaning_dim, dim) if dim else None
 
     # ---------------------------------------------------------------- encoder
 
@@ -189,7 +217,8 @@ class AutoencoderNetwork(nn.Module):
         if steps > self.config.max_tokens:
             raise ConfigError("too many tokens", where="encode", got=steps, expected=f"≤ {self.config.max_tokens}")
         padding = torch.arange(steps, device=tokens_NT.device) >= lengths_N[:, None]
-        hidden = rms_norm(self.embedding(tokens_NT)) + self.encoder_positions[:steps]
+        words = rms_norm(self.embedding(tokens_NT))
+        hidden = words + self.encoder_positions[:steps]
         mask = torch.zeros(padding.shape, dtype=hidden.dtype, device=hidden.device)
         mask = mask.masked_fill(padding, -1e4)[:, None, None, :]
         for layer in self.encoder:
@@ -198,7 +227,12 @@ class AutoencoderNetwork(nn.Module):
         weights_NTP = self.pool_query(hidden).float().masked_fill(padding[..., None], -1e4).softmax(dim=1)
         pooled_NPD = torch.matmul(weights_NTP.transpose(1, 2).to(hidden.dtype), hidden)
         out = self.to_concept(pooled_NPD.flatten(1)).float()
-        return rms_norm(out) if self.config.bottleneck == "unit_variance" else out
+        if self.config.bottleneck == "kl":
+            return cast("Tensor", out)
+        if self.binding is None:
+            return rms_norm(out)
+        # The words themselves beside their states in context: what is copied need not pass through the layers.
+        return torch.cat([rms_norm(out), rms_norm(self.binding(hidden + words, padding))], dim=-1)
 
     # ---------------------------------------------------------------- decoder
 
@@ -208,9 +242,10 @@ class AutoencoderNetwork(nn.Module):
         return cast("list[Block]", list(self.decoder))
 
     def memory(self, concepts_NC: Tensor) -> tuple[Tensor, Tensor]:
-        """Project concepts to (N, M, D) memory tokens and to an (N, D) offset added to every decoder input."""
-        memory = self.to_memory(concepts_NC).view(-1, self.config.memory_tokens, self.config.width)
-        return rms_norm(memory), self.to_bias(concepts_NC)
+        """Project meanings to (N, M, D) memory tokens and to an (N, D) offset added to every decoder input."""
+        meaning = concepts_NC[:, : self.config.meaning_dim]
+        memory = self.to_memory(meaning).view(-1, self.config.memory_tokens, self.config.width)
+        return rms_norm(memory), self.to_bias(meaning)
 
     def decode_hidden(self, concepts_NC: Tensor, inputs_NT: Tensor, lang_N: Tensor) -> Tensor:
         """Teacher-forced decoder states.
@@ -227,7 +262,10 @@ class AutoencoderNetwork(nn.Module):
         first = self.language(lang_N)[:, None]
         hidden = torch.cat([first, self.embedding(inputs_NT)], dim=1)
         steps = hidden.shape[1]
-        hidden = rms_norm(hidden) + self.decoder_positions[:steps] + bias[:, None]
+        inputs = rms_norm(hidden)
+        hidden = inputs + self.decoder_positions[:steps] + bias[:, None]
+        if self.binding is not None:
+            hidden = hidden + self.binding.hints(concepts_NC, inputs)
         mask = self._causal_mask(steps, hidden)
         for layer in self.decoder:
             hidden = layer(hidden, mask, memory)
@@ -246,8 +284,16 @@ class AutoencoderNetwork(nn.Module):
         return F.linear(hidden, self.embedding.weight).float()
 
     def start(self, concepts_NC: Tensor, max_steps: int) -> tuple[list[Tensor], list[Tensor], Tensor]:
-        """Allocate the decoder's caches, memory in front: keys and values of each layer, and the input offset."""
-        memory, bias = self.memory(concepts_NC)
+        """Allocate the decoder's caches, memory in front: keys and values of each layer.
+
+        Returns:
+            keys, values, and (N, D + C + F) what :meth:`step` adds to every input: the offset; and with a form the
+            concept and what has been written, bound.
+        """
+        memory, guide = self.memory(concepts_NC)
+        if self.binding is not None:
+            written = concepts_NC.new_zeros(len(concepts_NC), self.config.form_dim)
+            guide = torch.cat([guide, concepts_NC, written], dim=-1)
         keys: list[Tensor] = []
         values: list[Tensor] = []
         for layer in self.decoder_blocks:
@@ -257,11 +303,16 @@ class AutoencoderNetwork(nn.Module):
                 full = torch.zeros(room, dtype=part.dtype, device=part.device)
                 full[:, :, : part.shape[2]] = part
                 cache.append(full)
-        return keys, values, bias
+        return keys, values, guide
 
-    def step(self, embedded_ND: Tensor, bias_ND: Tensor, keys: list[Tensor], values: list[Tensor], t: int) -> Tensor:
-        """Decoder state for input ``t`` (0 is the language), updating the caches in place."""
-        hidden = rms_norm(embedded_ND) + self.decoder_positions[t] + bias_ND
+    def step(self, embedded_ND: Tensor, guide: Tensor, keys: list[Tensor], values: list[Tensor], t: int) -> Tensor:
+        """Decoder state for input ``t`` (0 is the language), updating the caches and the guide in place."""
+        width, dim = self.config.width, self.config.dim
+        inputs = rms_norm(embedded_ND)
+        hidden = inputs + self.decoder_positions[t] + guide[:, :width]
+        if self.binding is not None:
+            concepts, written = guide[:, width : width + dim], guide[:, width + dim :]
+            hidden = hidden + self.binding.hint(concepts, written, inputs, t)
         position = self.config.memory_tokens + t
         for layer, k, v in zip(self.decoder_blocks, keys, values, strict=True):
             hidden = layer.step(hidden, k, v, position)
@@ -282,13 +333,13 @@ class WritingState:
 
     def __init__(self, network: AutoencoderNetwork, concepts_NC: Tensor, lang_N: Tensor, max_length: int) -> None:
         self._network = network
-        self._keys, self._values, self._bias = network.start(concepts_NC, max_length + 1)
+        self._keys, self._values, self._guide = network.start(concepts_NC, max_length + 1)
         self._input = network.language(lang_N)
         self._t = 0
 
     def scores(self) -> Tensor:
         """(R, V) scores of the next token; control tokens other than the end mark cannot be written."""
-        hidden = self._network.step(self._input, self._bias, self._keys, self._values, self._t)
+        hidden = self._network.step(self._input, self._guide, self._keys, self._values, self._t)
         self._t += 1
         scores = self._network.logits(hidden)
         scores[:, [PAD, BOS, UNK]] = -torch.inf
@@ -310,4 +361,4 @@ class WritingState:
                 room = cache[: len(rows)] if len(rows) <= len(cache) else cache.new_empty(len(rows), *cache.shape[1:])
                 room[:, :, :used] = filled
                 caches[i] = room
-        self._bias = self._bias.index_select(0, rows)
+        self._guide = self._guide.index_select(0, rows)

@@ -408,18 +408,21 @@ _FAMILIES: Mapping[str, Any] = {
 def _autoencoder_encode(config: AutoencoderConfig, tokens: int) -> int:
     width, heads = config.width, config.pooling_heads
     layer = tokens * (2 * 4 + 4 * config.ffn_multiple) * width * width + tokens * tokens * 4 * width
-    outputs = config.dim * (2 if config.bottleneck == "kl" else 1)
-    return config.encoder_layers * layer + 2 * 2 * tokens * width * heads + 2 * heads * width * outputs
+    outputs = config.meaning_dim * (2 if config.bottleneck == "kl" else 1)
+    pooling = 2 * 2 * tokens * width * heads + 2 * heads * width * outputs
+    return config.encoder_layers * layer + pooling + 2 * tokens * width * config.form_dim
 
 
 def _autoencoder_decode(config: AutoencoderConfig, tokens: int, beams: int) -> int:
     width, memory = config.width, config.memory_tokens
-    start = 2 * config.dim * width * (memory + 1) + config.decoder_layers * 2 * memory * width * 2 * width
+    start = 2 * config.meaning_dim * width * (memory + 1) + config.decoder_layers * 2 * memory * width * 2 * width
     total = start
     for t in range(tokens + 1):  # the language first, then the tokens
         rows = 1 if t == 0 else beams
         layer = (2 * 4 + 4 * config.ffn_multiple) * width * width + (memory + t + 1) * 4 * width
         total += rows * (config.decoder_layers * layer + 2 * width * config.vocab_size)
+        if config.form_dim:  # taken out twice, of the concept and of what is written; bound from the second step on
+            total += rows * (2 * width * config.form_dim * (2 if t == 0 else 3) + 2 * config.dim)
     return total
 
 

@@ -6,7 +6,11 @@
 * alignment: concepts of translations attract, those of other sentences in the batch repel (InfoNCE) plus a squared
   distance (the MSE term of SONAR, arXiv 2308.11466, equation 1);
 * robustness: the decoder sees the concept under Gaussian noise of random strength and channel dropout, and some of its
-  own inputs are hidden, so it reads the concept rather than guessing from the words before.
+  own inputs are hidden, so it reads the concept rather than guessing from the words before. Where a concept has a form
+  (:mod:`largeconcept.codec.network`), it is faded out or mixed with another sentence's in a share of the sentences: a
+  model that predicts concepts cannot know it, and the decoder has to say the meaning all the same;
+* a teacher: the meaning predicts the vector that another sentence encoder gives the sentence (cosine), which brings an
+  order among sentences that are no translations of each other.
 
 The vocabulary loss never holds the (tokens × vocabulary) scores of a whole batch: :class:`ChunkedCrossEntropy`
 computes loss and gradient chunk by chunk in the forward pass.
@@ -57,6 +61,8 @@ class CodecObjectiveConfig(Config):
         noise: largest standard deviation of the Gaussian noise on the unit-variance concept; each sentence draws its
             own strength uniformly from 0 to this.
         concept_dropout: share of channels set to zero.
+        form_fade: share of sentences whose form is faded (see :func:`fade`); of no effect without a form.
+        teacher: weight of one minus the cosine to the teacher's vectors; of no effect without a teacher.
         contrastive, contrastive_temperature: weight and temperature of InfoNCE on translation pairs.
         alignment: weight of the mean squared distance between the concepts of a pair.
         kl, kl_floor: weight and per-channel floor of the divergence (``kl`` bottleneck only).
@@ -69,6 +75,8 @@ class CodecObjectiveConfig(Config):
     decoder_mask: float = Field(0.15, ge=0, lt=1)
     noise: float = Field(0.25, ge=0)
     concept_dropout: float = Field(0.05, ge=0, lt=1)
+    form_fade: float = Field(0.6, ge=0, le=1)
+    teacher: float = Field(1.0, ge=0)
     contrastive: float = Field(0.2, ge=0)
     contrastive_temperature: float = Field(0.1, gt=0)
     alignment: float = Field(0.2, ge=0)
@@ -88,6 +96,7 @@ class CodecBatch:
         lang: (N,) index of the language of row i (as a target).
         paired: whether the second half holds the translations of the first half, in order.
         concepts: (N, C) float32 where an encoder outside the network has made them: the decoder alone is trained.
+        teacher: (N, K) float32 vectors of a teacher; rows of zeros are unknown.
     """
 
     tokens: Tensor
@@ -96,6 +105,7 @@ class CodecBatch:
     lang: Tensor
     paired: bool
     concepts: Tensor | None = None
+    teacher: Tensor | None = None
 
 
 class ChunkedCrossEntropy(torch.autograd.Function):
@@ -177,6 +187,17 @@ def perturb(concepts: Tensor, config: CodecObjectiveConfig, normal: Tensor, stre
     return noisy * (drop >= config.concept_dropout)
 
 
+def fade(form_NF: Tensor, share: float, uniform: Tensor) -> Tensor:
+    """Fade the form of a share of sentences: a · form + b · form of the row before.
+
+    a and b are each 0 in half of the faded sentences, and uniform in [0, 1) in the others. ``uniform`` is (N, 3),
+    uniform in [0, 1).
+    """
+    part = (2 * uniform[:, 1:] - 1).clamp(min=0)
+    mixed = part[:, :1] * form_NF + part[:, 1:] * form_NF.roll(1, dims=0)
+    return torch.where(uniform[:, :1] < share, mixed, form_NF)
+
+
 def codec_loss(
     network: AutoencoderNetwork,
     batch: CodecBatch,
@@ -203,9 +224,16 @@ def codec_loss(
     loss = total / count + extra
     metrics = {"nats": total.detach(), "tokens": count}
     if batch.paired and quantize is None and batch.concepts is None:
-        pair_loss = pair_terms(concepts, config)
+        pair_loss = pair_terms(concepts[:, : network.config.meaning_dim], config)
         loss = loss + pair_loss
         metrics["pair_loss"] = pair_loss.detach()
+    if batch.teacher is not None and network.to_teacher is not None:
+        known = batch.teacher.square().sum(dim=1) > 0
+        predicted = network.to_teacher(concepts[:, : network.config.meaning_dim]).float()
+        distance = 1 - F.cosine_similarity(predicted, batch.teacher, dim=-1)
+        teacher_loss = (distance * known).sum() / known.sum().clamp(min=1)
+        loss = loss + config.teacher * teacher_loss
+        metrics["teacher_loss"] = teacher_loss.detach()
     return loss, metrics
 
 
@@ -254,6 +282,10 @@ def _states(
         noisy = noisy * (uniform[:, 1:] >= config.concept_dropout)
     else:
         noisy = perturb(encoded, config, normal, uniform[:, :1], uniform[:, 1:])
+        if network.config.form_dim:
+            size = network.config.meaning_dim
+            form = fade(noisy[:, size:], config.form_fade, torch.rand(rows, 3, generator=generator))
+            noisy = torch.cat([noisy[:, :size], form], dim=1)
     decoder_in = torch.where(hide[1] < config.decoder_mask, UNK, tokens)
     states = network.decode_hidden(noisy[batch.source], decoder_in, batch.lang)
     return states, encoded, extra

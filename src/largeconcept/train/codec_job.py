@@ -87,7 +87,7 @@ def train_codec(
         pairs: tables that :func:`read_pairs` understands.
         storage: ``float32`` or ``int8`` files.
         metadata: added to the codec's ``config.json``.
-        on_progress: called with sentences done and in all while another encoder makes their concepts.
+        on_progress: called with sentences done and in all while another encoder makes their vectors.
 
     Raises:
         DataError: no usable sentence.
@@ -100,6 +100,11 @@ def train_codec(
     if encoder is not None:
         alone = {"dim": encoder.dim, "encoder_layers": 0, "bottleneck": "unit_variance"}
         config = config.model_copy(update={"network": config.network.model_copy(update=alone)})
+    teacher = None if config.teacher is None else open_encoder(config.teacher)
+    teacher_dim = 0 if teacher is None else teacher.dim
+    config = config.model_copy(update={"network": config.network.model_copy(update={"teacher_dim": teacher_dim})})
+    if origin is not None:
+        origin.network.set_teacher(teacher_dim)
     codes = config.network.languages
     tokenizer_path, table_path = out / "tokenizer.model", out / "sentences.npz"
     if not (tokenizer_path.is_file() and table_path.is_file()):
@@ -131,7 +136,9 @@ def train_codec(
         tokenizer.save(tokenizer_path)
     tokenizer, table = Tokenizer.from_file(tokenizer_path), SentenceTable.load(table_path)
     concepts = None if encoder is None else table_concepts(encoder, table, tokenizer, out, on_progress)
-    CodecTrainer(config, table, network=None if origin is None else origin.network, concepts=concepts).fit()
+    taught = None if teacher is None else table_concepts(teacher, table, tokenizer, out, on_progress)
+    network = None if origin is None else origin.network
+    CodecTrainer(config, table, network=network, concepts=concepts, teacher=taught).fit()
     return export_codec(out, out / "codec", storage=storage, metadata=metadata)
 
 
@@ -157,6 +164,7 @@ def export_codec(
     config = CodecTrainConfig.from_dict(state["config"], where=str(newest))
     network = AutoencoderNetwork(config.network)
     checkpoint.load(newest, network, build_codec_optimizers(network, config), None)
+    network.set_teacher(0)  # of use in training only
     table = SentenceTable.load(folder / "sentences.npz")
     known = {
         "sentences": len(table),

@@ -61,6 +61,8 @@ class CodecTrainConfig(Config):
             nothing.
         quantizer: folder of a saved quantizer (a run of a quantised model leaves one): the encoder stays as it is, and
             the decoder learns to write from quantised concepts (arXiv:2412.08821, §2.3.4). Needs ``start``.
+        teacher: another sentence encoder whose vectors the meaning learns to predict; they are made once and before the
+            training. ``null``: none.
         encoder: another sentence encoder, see :func:`largeconcept.codec.encoders.open_encoder`: it makes the concepts,
             once and before the training, and only a decoder for them is trained.
         out: run folder, resumed from its newest checkpoint.
@@ -79,6 +81,7 @@ class CodecTrainConfig(Config):
     start: str | None = None
     quantizer: str | None = None
     encoder: str | None = None
+    teacher: str | None = None
     out: str
     max_steps: int = Field(4000, ge=1)
     max_minutes: float | None = Field(None, gt=0)
@@ -117,15 +120,21 @@ class BatchSampler:
         table: the sentences.
         config: budget, shares and temperature.
         concepts: (N, C) of the table's sentences, where another encoder makes them.
+        teacher: (N, K) of the table's sentences, where another encoder teaches; rows of zeros are unknown.
     """
 
     WIDTH = 4  # lengths of one bucket differ by less than this many tokens
 
     def __init__(
-        self, table: SentenceTable, config: CodecTrainConfig, concepts: NDArray[np.float16] | None = None
+        self,
+        table: SentenceTable,
+        config: CodecTrainConfig,
+        concepts: NDArray[np.float16] | None = None,
+        teacher: NDArray[np.float16] | None = None,
     ) -> None:
         self._table = table
         self._concepts = concepts
+        self._teacher = teacher
         self._config = config
         lengths = table.lengths
         counts = np.bincount(table.langs, minlength=len(table.languages)).astype(np.float64)
@@ -173,8 +182,11 @@ class BatchSampler:
             source = np.arange(len(chosen))
         tokens, lengths = table.rows(indices)
         lang = torch.from_numpy(table.langs[indices].astype(np.int64))
-        concepts = None if self._concepts is None else torch.from_numpy(self._concepts[indices].astype(np.float32))
-        return CodecBatch(tokens, lengths, torch.from_numpy(source), lang, paired, concepts)
+        concepts, teacher = (
+            None if vectors is None else torch.from_numpy(vectors[indices].astype(np.float32))
+            for vectors in (self._concepts, self._teacher)
+        )
+        return CodecBatch(tokens, lengths, torch.from_numpy(source), lang, paired, concepts, teacher)
 
 
 class CodecTrainer:
@@ -186,6 +198,7 @@ class CodecTrainer:
         evaluate: called with (network, step) every ``eval_every`` steps and at the end; returns numbers to log.
         network: start from this network instead of a fresh one.
         concepts: (N, C) of the table's sentences, made by another encoder; the network is then a decoder alone.
+        teacher: (N, K) vectors of the table's sentences, by the teacher; rows of zeros are unknown.
     """
 
     def __init__(
@@ -195,6 +208,7 @@ class CodecTrainer:
         evaluate: Callable[[AutoencoderNetwork, int], dict[str, float]] | None = None,
         network: AutoencoderNetwork | None = None,
         concepts: NDArray[np.float16] | None = None,
+        teacher: NDArray[np.float16] | None = None,
     ) -> None:
         if tuple(table.languages) != config.network.languages:
             raise ConfigError(
@@ -222,11 +236,16 @@ class CodecTrainer:
         if concepts is not None and concepts.shape != (len(table), config.network.dim):
             expected = (len(table), config.network.dim)
             raise DataError("not the concepts of the table", where="concepts", expected=expected, got=concepts.shape)
+        wanted = (len(table), config.network.teacher_dim)
+        if teacher is not None and teacher.shape != wanted:
+            raise DataError(
+                "not the teacher's vectors of the table", where="teacher", expected=wanted, got=teacher.shape
+            )
         torch.manual_seed(config.seed)
         self.config = config
         self.network = network or AutoencoderNetwork(config.network)
         self._quantize = None if config.quantizer is None else _open_quantizer(config.quantizer, config.network.dim)
-        self._sampler = BatchSampler(table, config, concepts)
+        self._sampler = BatchSampler(table, config, concepts, teacher)
         self._evaluate = evaluate
         self._optimizers = build_codec_optimizers(self.network, config)
         self._precision = resolve_precision(config.precision, "cpu")  # type: ignore[arg-type]
@@ -314,8 +333,8 @@ class CodecTrainer:
             (loss / config.micro_batches).backward()  # type: ignore[no-untyped-call]
             for key, value in metrics.items():
                 sums[key] = sums.get(key, 0.0) + float(value)
-                if key == "pair_loss":
-                    sums["pairs"] = sums.get("pairs", 0.0) + 1
+                if key.endswith("_loss"):
+                    sums[f"{key}:count"] = sums.get(f"{key}:count", 0.0) + 1
             sums["loss"] = sums.get("loss", 0.0) + float(loss.detach()) / config.micro_batches
         moving = [p for p in self.network.parameters() if p.requires_grad]
         norm = nn.utils.clip_grad_norm_(moving, config.clip_norm)
@@ -370,7 +389,8 @@ def build_codec_optimizers(network: AutoencoderNetwork, config: CodecTrainConfig
 
 def is_of_encoder(name: str) -> bool:
     """Tell whether a parameter of the network decides what concept a sentence has."""
-    return name.partition(".")[0] in ("embedding", "encoder_positions", "encoder", "pool_query", "to_concept")
+    parts = ("embedding", "encoder_positions", "encoder", "pool_query", "to_concept", "to_teacher")
+    return name.partition(".")[0] in parts or name.startswith(("binding.keys", "binding.bind."))
 
 
 def _open_quantizer(folder: str, dim: int) -> SpaceQuantizer:
@@ -394,6 +414,7 @@ def _summary(sums: dict[str, float], steps: int, seconds: float) -> dict[str, fl
         "tokens_per_second": sums["tokens"] / max(since, 1e-9),
         "minutes": seconds / 60,
     }
-    if "pairs" in sums:
-        line["pair_loss"] = sums["pair_loss"] / sums["pairs"]
+    for key in ("pair_loss", "teacher_loss"):
+        if key in sums:
+            line[key] = sums[key] / sums[f"{key}:count"]
     return line

@@ -7,10 +7,10 @@ from largeconcept.codec.network import AutoencoderConfig, AutoencoderNetwork
 from largeconcept.errors import ConfigError
 
 
-@pytest.fixture
-def network(tiny_config: AutoencoderConfig) -> AutoencoderNetwork:
+@pytest.fixture(params=[{}, {"dim": 56, "form_dim": 40}], ids=["meaning", "meaning-and-form"])
+def network(tiny_config: AutoencoderConfig, request: pytest.FixtureRequest) -> AutoencoderNetwork:
     torch.manual_seed(1)
-    return AutoencoderNetwork(tiny_config).eval()
+    return AutoencoderNetwork(AutoencoderConfig(**{**tiny_config.to_dict(), **request.param})).eval()
 
 
 def tokens(rows: int, steps: int) -> torch.Tensor:
@@ -39,7 +39,7 @@ def test_encoder_sees_the_order_of_words(network: AutoencoderNetwork) -> None:
 
 
 def test_decoder_is_causal_and_reads_concept_and_language(network: AutoencoderNetwork) -> None:
-    ids, concepts = tokens(2, 7), torch.randn(2, 16)
+    ids, concepts = tokens(2, 7), torch.randn(2, network.config.dim)
     lang = torch.tensor([0, 1])
     base = network.decode_hidden(concepts, ids, lang)
     changed = ids.clone()
@@ -51,12 +51,12 @@ def test_decoder_is_causal_and_reads_concept_and_language(network: AutoencoderNe
 
 
 def test_cached_steps_equal_the_full_pass(network: AutoencoderNetwork) -> None:
-    ids, concepts, lang = tokens(3, 8), torch.randn(3, 16), torch.tensor([0, 2, 3])
+    ids, concepts, lang = tokens(3, 8), torch.randn(3, network.config.dim), torch.tensor([0, 2, 3])
     full = network.decode_hidden(concepts, ids, lang)
-    keys, values, bias = network.start(concepts, 9)
+    keys, values, guide = network.start(concepts, 9)
     entering = [network.language(lang), *network.embedding(ids).unbind(1)]
     for t, embedded in enumerate(entering):
-        state = network.step(embedded, bias, keys, values, t)
+        state = network.step(embedded, guide, keys, values, t)
         assert torch.allclose(state, full[:, t], atol=1e-5), t
 
 
@@ -65,6 +65,10 @@ def test_shape_is_checked(network: AutoencoderNetwork) -> None:
         network.encode(tokens(1, 25), torch.tensor([25]))
     with pytest.raises(ConfigError, match="num_heads"):
         AutoencoderConfig.from_dict({"width": 100, "num_heads": 3})
+    with pytest.raises(ConfigError, match="form_dim"):
+        AutoencoderConfig(dim=64, width=32, num_heads=2, form_dim=64)
+    with pytest.raises(ConfigError, match="unit_variance"):
+        AutoencoderConfig(dim=64, width=32, num_heads=2, form_dim=32, bottleneck="kl")
     with pytest.raises(ConfigError, match="did you mean memory_tokens"):
         AutoencoderConfig.from_dict({"memory_token": 3})
 
@@ -72,3 +76,10 @@ def test_shape_is_checked(network: AutoencoderNetwork) -> None:
 def test_kl_bottleneck_gives_mean_and_log_variance(tiny_config: AutoencoderConfig) -> None:
     network = AutoencoderNetwork(AutoencoderConfig(**{**tiny_config.to_dict(), "bottleneck": "kl"}))
     assert network.encode(tokens(2, 5), torch.tensor([5, 3])).shape == (2, 32)
+
+
+def test_both_parts_of_a_concept_have_variance_one(tiny_config: AutoencoderConfig) -> None:
+    network = AutoencoderNetwork(AutoencoderConfig(**{**tiny_config.to_dict(), "dim": 56, "form_dim": 40}))
+    meaning, form = network.encode(tokens(3, 9), torch.tensor([9, 4, 6])).split([16, 40], dim=1)
+    for part in (meaning, form):
+        assert torch.allclose(part.square().mean(dim=1), torch.ones(3), atol=1e-4)

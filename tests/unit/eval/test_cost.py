@@ -120,12 +120,11 @@ def test_a_token_model():
         assert model_flops(config, context, new).total == counted(lambda c=context, n=new: write(c, n))
 
 
-@pytest.mark.parametrize("bottleneck", ["unit_variance", "kl"])
+@pytest.mark.parametrize("kind", [{}, {"bottleneck": "kl"}, {"dim": 60, "form_dim": 40}])
 @pytest.mark.parametrize("beams", [1, 3])
-def test_our_codec(bottleneck, beams):
-    config = AutoencoderConfig(
-        dim=20, width=16, num_heads=2, encoder_layers=2, decoder_layers=3, vocab_size=260, bottleneck=bottleneck
-    )
+def test_our_codec(kind, beams):
+    shape = {"dim": 20, "width": 16, "num_heads": 2, "encoder_layers": 2, "decoder_layers": 3, "vocab_size": 260}
+    config = AutoencoderConfig(**{**shape, **kind})
     network = plain(AutoencoderNetwork(config))
     tokens = 11
     flops = codec_flops(config, tokens, num_beams=beams)
@@ -137,7 +136,7 @@ def test_our_codec(bottleneck, beams):
 
 
 def write_exactly(network, beams, tokens):
-    state = WritingState(network, torch.randn(1, 20).double(), torch.tensor([0]), tokens + 1)
+    state = WritingState(network, torch.randn(1, network.config.dim).double(), torch.tensor([0]), tokens + 1)
     steps_of(state, beams, tokens)
 
 

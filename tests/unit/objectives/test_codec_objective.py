@@ -13,6 +13,7 @@ from largeconcept.objectives.codec import (
     cross_entropy_sum,
     decoder_targets,
     draw_candidates,
+    fade,
     pair_terms,
     perturb,
 )
@@ -144,3 +145,57 @@ def test_perturbation_has_the_strength_asked_for() -> None:
     assert torch.allclose(noisy.std(dim=1), 0.4 * strength.squeeze(1), rtol=0.2, atol=0.01)
     dropped = perturb(concepts + 1, config, normal * 0, strength, torch.rand(200, 300))
     assert float((dropped == 0).float().mean()) == pytest.approx(0.25, abs=0.01)
+
+
+def with_form(**more: int) -> AutoencoderNetwork:
+    torch.manual_seed(0)
+    small = {"width": 16, "num_heads": 2, "vocab_size": 300, "max_tokens": 8, "encoder_layers": 1, "decoder_layers": 1}
+    return AutoencoderNetwork(AutoencoderConfig(dim=44, form_dim=32, pooling_heads=2, memory_tokens=2, **small, **more))
+
+
+def test_fading_mixes_a_share_of_the_forms() -> None:
+    form = torch.randn(4000, 3)
+    uniform = torch.rand(4000, 3)
+    assert torch.equal(fade(form, 0.0, uniform), form)
+    faded = fade(form, 0.6, uniform)
+    same = (faded == form).all(dim=1).float().mean()
+    assert float(same) == pytest.approx(0.4, abs=0.03)
+    gone = (faded == 0).all(dim=1).float().mean()
+    assert float(gone) == pytest.approx(0.6 / 4, abs=0.03)
+    ends = torch.tensor([[0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
+    own = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
+    assert torch.equal(fade(own, 0.5, ends), torch.tensor([[1.0, 2.0], [1.0, 2.0]]))
+
+
+def test_a_faded_form_changes_what_the_decoder_sees() -> None:
+    network = with_form()
+    losses = []
+    for share in (0.0, 1.0):
+        config = QUIET.model_copy(update={"form_fade": share})
+        loss, _ = codec_loss(network, make_batch(paired=True), config, torch.Generator().manual_seed(1))
+        losses.append(float(loss))
+    assert losses[0] != losses[1]
+
+
+def test_pairs_meet_in_meaning_not_in_form() -> None:
+    network, config = with_form(), QUIET.model_copy(update={"contrastive": 5.0, "alignment": 5.0})
+    batch = make_batch(paired=True)
+    concepts = network.encode(batch.tokens, batch.lengths)
+    loss, metrics = codec_loss(network, batch, config, torch.Generator().manual_seed(1))
+    assert float(metrics["pair_loss"]) == pytest.approx(float(pair_terms(concepts[:, :12], config)), rel=1e-4)
+    assert float(metrics["pair_loss"]) != pytest.approx(float(pair_terms(concepts, config)), rel=1e-2)
+    assert float(loss) > float(metrics["pair_loss"])
+
+
+def test_teacher_counts_where_it_is_known() -> None:
+    network = with_form(teacher_dim=6)
+    assert network.to_teacher is not None
+    batch = make_batch()
+    batch.teacher = torch.randn(4, 6)
+    batch.teacher[[1, 3]] = 0
+    _, metrics = codec_loss(network, batch, QUIET, torch.Generator().manual_seed(1))
+    meaning = network.encode(batch.tokens, batch.lengths)[:, :12]
+    cosines = F.cosine_similarity(network.to_teacher(meaning), batch.teacher)
+    assert float(metrics["teacher_loss"]) == pytest.approx(1 - float(cosines[[0, 2]].mean()), rel=1e-4)
+    batch.teacher = None
+    assert "teacher_loss" not in codec_loss(network, batch, QUIET, torch.Generator().manual_seed(1))[1]

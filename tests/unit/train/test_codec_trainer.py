@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from largeconcept.codec import load_codec
+from largeconcept.codec.encoders import ExternalEncoder, wrap_encoder
 from largeconcept.codec.network import AutoencoderConfig
 from largeconcept.data.sentence_table import SentenceTable
 from largeconcept.errors import ConfigError, DataError, LanguageError, TrainingError
@@ -170,7 +171,13 @@ def test_pairs_file(tmp_path) -> None:
         list(read_pairs([tmp_path / "missing.tsv"]))
 
 
-def test_from_documents_to_a_codec(tmp_path) -> None:
+def toy_teacher(name: str) -> ExternalEncoder:
+    """Encodes a text as how often it has each of six letters."""
+    counts = [lambda text, c=c: float(text.count(c)) for c in "aeinst"]
+    return wrap_encoder(lambda texts: np.array([[1.0, *(count(t) for count in counts)] for t in texts]), name=name)
+
+
+def documents_in_two_languages(path) -> None:
     rows = []
     for i in range(120):
         rows.append(
@@ -179,8 +186,12 @@ def test_from_documents_to_a_codec(tmp_path) -> None:
         rows.append(
             {"id": f"d{i}", "lang": "deu_Latn", "sentences": [f"Nummer {i} ist heute hier.", f"Wir sahen {i} Boote."]}
         )
-    path = tmp_path / "docs.jsonl"
     path.write_text("\n".join(json.dumps(row, ensure_ascii=False) for row in rows), encoding="utf-8")
+
+
+def test_from_documents_to_a_codec(tmp_path) -> None:
+    path = tmp_path / "docs.jsonl"
+    documents_in_two_languages(path)
     run = config(tmp_path / "run", network={**NETWORK.to_dict(), "vocab_size": 290, "max_tokens": 32}, max_steps=4)
     codec = train_codec([path], run, storage="int8")
     assert codec.metadata["pairs"] == 240
@@ -188,3 +199,56 @@ def test_from_documents_to_a_codec(tmp_path) -> None:
     assert again.fingerprint == codec.fingerprint
     with pytest.raises(DataError, match="codec's languages"):
         train_codec([path], config(tmp_path / "other", network={**NETWORK.to_dict(), "languages": ["fra_Latn"]}))
+
+
+QUICK = {"type": "wsd", "warmup_steps": 4}
+FORM = {**NETWORK.to_dict(), "dim": 272, "form_dim": 256}
+
+
+def test_a_form_is_copied_from_sooner_than_meaning_is_learnt(tmp_path) -> None:
+    """As many steps with and without: the loss with a form must be far below what pooling alone has learnt."""
+    table, last = make_table(), {}
+    for name, network in (("meaning", {**FORM, "form_dim": 0}), ("form", FORM)):
+        objective = {"form_fade": 0.0, "noise": 0.05}
+        more = {"micro_tokens": 192, "micro_batches": 1, "schedule": QUICK}
+        settings = config(tmp_path / name, max_steps=60, network=network, objective=objective, **more)
+        CodecTrainer(settings, table).fit()
+        lines = [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
+        last[name] = [line["nats"] for line in lines if "nats" in line][-1]
+    assert last["form"] < last["meaning"] - 0.5
+
+
+def test_a_teacher_is_learnt_from_where_it_is_known(tmp_path) -> None:
+    table = make_table()
+    teacher = np.random.default_rng(1).normal(size=(len(table), 6)).astype(np.float16)
+    teacher[::3] = 0
+    batch = BatchSampler(table, config(tmp_path), teacher=teacher).draw(0, 0)
+    assert batch.teacher is not None and batch.teacher.shape == (len(batch.tokens), 6)
+    network = {**NETWORK.to_dict(), "teacher_dim": 6}
+    taught = config(tmp_path / "taught", network=network, max_steps=40, schedule=QUICK)
+    CodecTrainer(taught, table, teacher=teacher).fit()
+    lines = [json.loads(line) for line in (tmp_path / "taught" / "metrics.jsonl").read_text().splitlines()]
+    losses = [line["teacher_loss"] for line in lines if "teacher_loss" in line]
+    assert losses[-1] < losses[0] - 0.1
+    with pytest.raises(DataError, match="not the teacher's vectors"):
+        CodecTrainer(config(tmp_path / "x", network=network), table, teacher=teacher[:-1])
+    with pytest.raises(DataError, match="not the teacher's vectors"):
+        CodecTrainer(config(tmp_path / "y"), table, teacher=teacher)
+
+
+def test_from_documents_to_a_codec_with_form_and_teacher(tmp_path, monkeypatch) -> None:
+    path = tmp_path / "docs.jsonl"
+    documents_in_two_languages(path)
+    monkeypatch.setattr("largeconcept.train.codec_job.open_encoder", toy_teacher)
+    network = {**NETWORK.to_dict(), "vocab_size": 290, "max_tokens": 32, "dim": 48, "form_dim": 32}
+    codec = train_codec([path], config(tmp_path / "run", network=network, max_steps=4, teacher="toy"), storage="int8")
+    assert codec.config.teacher_dim == 0 and codec.config.form_dim == 32 and codec.dim == 48
+    assert (tmp_path / "run" / f"concepts-{toy_teacher('toy').fingerprint}.f16").stat().st_size > 0
+    again = load_codec(tmp_path / "run" / "codec")
+    concepts = again.encode(["Number 3 is here today.", "We saw 12 boats."])
+    assert torch.allclose(concepts, codec.encode(["Number 3 is here today.", "We saw 12 boats."]), atol=1e-5)
+    alone = [again.decode(row[None], "deu_Latn", method="beam")[0] for row in concepts]
+    assert again.decode(concepts, "deu_Latn", method="beam") == alone
+    for number, teacher in enumerate((None, "toy")):
+        more = config(tmp_path / str(number), start=str(tmp_path / "run" / "codec"), max_steps=1, teacher=teacher)
+        assert train_codec([path], more).config.form_dim == 32

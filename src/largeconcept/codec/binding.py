@@ -1,0 +1,81 @@
+"""The form of a sentence in a fixed number of channels: its tokens, each bound to its place, laid over each other.
+
+Shape letters: N sentences, T tokens, D width, C concept dimension, F form channels (the last ones of a concept).
+
+A vector that shall give a sentence back word for word must say which token stands where. A network that pools its
+tokens learns that very slowly. Here it is built in, as in holographic reduced representations (Plate 1995, "Holographic
+Reduced Representations", IEEE Transactions on Neural Networks 6(3)), with the element-wise binding of
+multiply-add-permute codes (Gayler 1998): every place t has a key of F signs, the token's state is multiplied by it, and
+all tokens are summed. Multiplying the sum by the key of place t again gives the token's state back, plus the others
+under random signs. They are noise, √((T - 1) D / F) times as strong as the signal in each of the D channels, and so
+√((T - 1) / F) times in a product with the state of a token, which is what decides between tokens.
+
+A decoder that writes from left to right knows more and more of those others. It binds what it has written in the same
+way, so that the noise of the past can be taken off: the last words of a long sentence are then as easy as the first.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class PositionBinding(nn.Module):
+    """Binds token states to their places, and takes them out again.
+
+    Keys and maps have the values described above at the start only: all of them are trained.
+
+    Args:
+        width: D, of the states.
+        concept_dim: C.
+        dim: F; at least D, so that the map from states to it loses nothing.
+        places: most tokens of a sentence.
+    """
+
+    def __init__(self, width: int, concept_dim: int, dim: int, places: int) -> None:
+        super().__init__()
+        self.dim = dim
+        self.keys = nn.Parameter(torch.randint(0, 2, (places, dim)).float() * 2 - 1)
+        self.bind = nn.Linear(width, dim, bias=False)
+        self.unbind = nn.Linear(dim, width, bias=False)
+        self.unbind_written = nn.Linear(dim, width, bias=False)
+        self.scale = nn.Linear(concept_dim, 1)
+        frame_FD = torch.linalg.qr(torch.randn(dim, width))[0] * (dim / width) ** 0.5
+        with torch.no_grad():
+            self.bind.weight.copy_(frame_FD)
+            # The transpose takes a state back to itself; twice its size, so that it outweighs the input's other parts.
+            self.unbind.weight.copy_(2 * width / dim * frame_FD.t())
+            self.unbind_written.weight.copy_(-self.unbind.weight)
+            # A form is scaled to variance one; the sum of a sentence of twenty-odd tokens was about five times that.
+            self.scale.weight.zero_()
+            self.scale.bias.fill_(-1.4)
+
+    def forward(self, hidden_NTD: Tensor, padding_NT: Tensor) -> Tensor:
+        """Return the (N, F) float32 form, not yet normalised, of right-padded token states."""
+        bound = self.bind(hidden_NTD) * self.keys[: hidden_NTD.shape[1]]
+        total: Tensor = bound.float().masked_fill(padding_NT[..., None], 0.0).sum(dim=1)
+        return total
+
+    def hints(self, concepts_NC: Tensor, inputs_NTD: Tensor) -> Tensor:
+        """Return (N, T, D): what the form says about each token to be written.
+
+        Args:
+            concepts_NC: concepts, the form in the last channels.
+            inputs_NTD: the decoder's normalised inputs: something in front, then the tokens but the last.
+        """
+        keys = self.keys[: inputs_NTD.shape[1]]
+        bound = self.bind(inputs_NTD[:, 1:]) * keys[:-1]
+        written = F.pad(bound.float(), (0, 0, 1, 0)).cumsum(dim=1)
+        return self._hint(concepts_NC[:, None], written, keys)
+
+    def hint(self, concepts_NC: Tensor, written_NF: Tensor, input_ND: Tensor, place: int) -> Tensor:
+        """One step of :meth:`hints`: returns (N, D), and adds the input to ``written_NF`` in place."""
+        if place:
+            written_NF += self.bind(input_ND) * self.keys[place - 1]
+        return self._hint(concepts_NC, written_NF, self.keys[place])
+
+    def _hint(self, concepts: Tensor, written: Tensor, keys: Tensor) -> Tensor:
+        size = F.softplus(self.scale(concepts))
+        out: Tensor = self.unbind(concepts[..., -self.dim :] * keys) + self.unbind_written(written * (size * keys))
+        return out
