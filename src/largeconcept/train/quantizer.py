@@ -19,7 +19,8 @@ from largeconcept.errors import ConfigError
 from largeconcept.io import require_folder
 from largeconcept.models.quantized import QuantizedConceptModel
 from largeconcept.nn.residual_vq import ResidualVectorQuantizer
-from largeconcept.train.setup import NORMALIZER_FOLDER, concept_stream
+from largeconcept.train.setup import concept_stream
+from largeconcept.train.start import NORMALIZER_FOLDER
 
 if TYPE_CHECKING:
     from torch import nn
