@@ -202,7 +202,7 @@ def _notes(scores: Mapping[str, Mapping[str, Score]]) -> list[str]:
     for name, group in scores.items():
         parts = [f"Brier-{n} {group[f'brier_{n}']}" for n in range(1, ORDERS + 1)]
         low = [group[f"brier_{n}"].low for n in range(1, ORDERS + 1)]
-        unclear = [f"Brier-{n}" for n, one in enumerate(low, 1) if one is not None and one <= 0]
+        unclear = [f"Brier-{n}" for n, one in enumerate(low, 1) if one is not None and one < 1e-9]
         end = f"; not above 0: {', '.join(unclear)}" if unclear else ""
         lines.append(f"{name}: {', '.join(parts)}{end}")
     return lines
