@@ -148,7 +148,7 @@ def test_nothing_to_ship_yet(tmp_path):
 
 SETTINGS = [
     "prepare.languages=[eng_Latn, deu_Latn]",
-    "prepare.vocabulary.size=290",
+    "prepare.vocabulary.size=300",
     "codec.max_minutes=null",
     "codec.max_steps=2",
     "codec.compile=false",
@@ -169,12 +169,13 @@ SETTINGS = [
 def corpus(folder):
     draw = random.Random(1)
     folder.mkdir()
+    words = ["".join(draw.choices("abcdefghijklmnoprstuvwzäöü", k=draw.randint(3, 7))) for _ in range(300)]
     lines = []
     for index in range(240):
         for lang in ("eng_Latn", "deu_Latn"):
-            sentences = [f"{sentence(draw)[:-1]} {draw.randint(0, 999)}." for _ in range(draw.randint(3, 6))]
+            sentences = [" ".join(draw.choices(words, k=7)) + "." for _ in range(draw.randint(3, 6))]
             row = {"id": f"d{index}", "lang": lang, "source": "tales", "sentences": sentences}
-            lines.append(json.dumps({**row, "summary": sentence(draw)}))
+            lines.append(json.dumps({**row, "summary": " ".join(draw.choices(words, k=5)) + "."}))
     (folder / "documents.jsonl").write_text("\n".join(lines) + "\n")
     return folder
 
