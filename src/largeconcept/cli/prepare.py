@@ -76,13 +76,12 @@ def lines_of(report: PrepareReport) -> list[str]:
     for name, by in (("source", "source"), ("language", "lang")):
         totals = {what: report.totals(what, by) for what in ("documents", "sentences", "pairs")}
         rows = [
-            [key, *(f"{totals[what].get(key, {}).get(step, 0):,}" for what, step in columns)]
+            [key, *(f"{totals[what][key][step] if key in totals[what] else 0:,}" for what, step in columns)]
             for key in sorted(totals["documents"].keys() | totals["pairs"].keys())
         ]
         lines += [*table([name, *header], rows), ""]
     for what in ("documents", "sentences", "pairs"):
-        steps = report.totals(what).get("", {})
-        if steps:
+        for steps in report.totals(what).values():
             lines.append(f"{what}: " + ", ".join(f"{step.replace('_', ' ')} {n:,}" for step, n in steps.items() if n))
     for name, facts in (report.teacher or {}).get("sources", {}).items():
         lines.append(f"teacher: {name}: mean cosine {facts['mean_cosine']:.3f}, {facts['kept']:.1%} kept")
