@@ -303,8 +303,8 @@ class Remembering:
         found = dict(self._known) if len(fresh) + len(self._known) > self._most else self._known
         if fresh or not wanted:
             texts, known = [text for text, _ in fresh], [code for _, code in fresh]
-            named: Any = None if None in known else known
-            made = self._codec.encode(texts, named if texts else lang, **more).cpu()
+            named: Any = (None if None in known else known) if texts else lang
+            made = self._codec.encode(texts, named, **more).cpu()
             if not wanted:
                 return made
             found.update(zip(fresh, made, strict=True))

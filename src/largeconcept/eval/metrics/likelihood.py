@@ -336,7 +336,7 @@ class HuggingFaceScorer(_Scorer):
             raise missing_extra("transformers", "transformers") from None
         try:
             tokenizer = AutoTokenizer.from_pretrained(name)
-            model = AutoModelForCausalLM.from_pretrained(name)
+            model: Any = AutoModelForCausalLM.from_pretrained(name)
         except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
             raise CheckpointError("cannot load the causal model", where=name, got=error) from None
         return cls(model.to(device), tokenizer, **settings)

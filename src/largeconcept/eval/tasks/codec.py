@@ -278,11 +278,11 @@ def translation(context: Context) -> TaskResult:
             for kind in KINDS:
                 offered[kind] += sum(one.kind == kind for one in changed)
                 confused[kind] += sum(i >= len(here) and changed[i - len(here)].kind == kind for i in best.tolist())
-        for name, values in wrong.items():
+        for name, flags in wrong.items():
             known = errors.setdefault(name, ([], []))
-            known[0].extend(map(float, values))
+            known[0].extend(map(float, flags))
             known[1].extend(left.owners)
-        each = {name: sum(values) / len(values) for name, values in wrong.items()}
+        each = {name: sum(flags) / len(flags) for name, flags in wrong.items()}
         chrf_score = float(chrf_of(chrf[-1].sum(axis=0)))
         rows.append([source, target, len(here), chrf_score, each["xsim"], each.get("xsim_hard")])
     context.progress(len(aligned), len(aligned), "pairs of languages")
