@@ -23,9 +23,11 @@ tiny: install   ## the same path with a codec trained from scratch
 	$(BIN)/largeconcept demo --codec scratch --out runs/tiny
 
 train-default: install  ## codec and model for shipping, on one GPU; CORPUS=folder for a corpus at hand
+	$(BIN)/pip install -q -e ".[use]"
 	$(BIN)/largeconcept train-default --size gpu --out runs/default $(if $(CORPUS),--corpus $(CORPUS))
 
 train-default-cpu: install  ## the smaller size, on two cores
+	$(BIN)/pip install -q -e ".[use]"
 	$(BIN)/largeconcept train-default --size cpu --out runs/default_cpu $(if $(CORPUS),--corpus $(CORPUS))
 
 check: install  ## format, lint, types, import directions

@@ -78,7 +78,7 @@ def test_pretraining_reads_documents_as_the_mixture_says(recipes, data):
 def test_sizes_are_those_the_recipes_promise(data):
     for recipes, low, high in ((default, 50e6, 70e6), (default_cpu, 8e6, 10e6)):
         for kind in ("two_tower", "mse"):
-            model = recipes.pretrain(data, kind=kind).model.model_copy(update={"concept_dim": 512})
+            model = recipes.pretrain(data, kind=kind).model.model_copy(update={"concept_dim": 1024})
             assert low < count_parameters(model) < high, (recipes.__name__, kind)
 
 
@@ -117,7 +117,7 @@ def test_a_dataset_without_a_mixture_is_its_training_split(tmp_path):
 def test_recipes_of_codecs_have_names_of_their_own():
     assert {"default.codec", "default_cpu.codec", "default_cpu.finetune"} <= set(list_recipes())
     config = get_codec_recipe("default_cpu.codec")("runs/mine")
-    assert (config.out, config.network.dim) == ("runs/mine", 512)
+    assert (config.out, config.network.dim, config.network.form_dim) == ("runs/mine", 1024, 512)
     with pytest.raises(ConfigError, match="codec train"):
         get_recipe("default.codec")
     with pytest.raises(ConfigError, match=r"unknown recipe.*pretrain"):
@@ -152,6 +152,7 @@ SETTINGS = [
     "codec.max_minutes=null",
     "codec.max_steps=2",
     "codec.compile=false",
+    "codec.teacher=null",
     "codec.network={type: autoencoder, dim: 16, width: 32, num_heads: 2, encoder_layers: 1, decoder_layers: 1}",
     "codec.objective.sampled_vocabulary=64",
     "codec.micro_tokens=512",
