@@ -38,7 +38,10 @@ VERBS: Table = {
     "codec": (
         "Train and judge codecs.",
         {
-            "train": ("largeconcept.cli.codec:train", "Train a codec on sentences and translations."),
+            "train": (
+                "largeconcept.cli.codec:train",
+                "Train a codec on sentences and translations, or a decoder for another sentence encoder.",
+            ),
             "eval": ("largeconcept.cli.codec:evaluate", "Measure how well a codec writes back what it read."),
             "bank": (
                 "largeconcept.cli.codec:bank",
