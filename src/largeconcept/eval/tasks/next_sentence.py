@@ -64,7 +64,7 @@ class NextSentenceSettings(Config):
         learnt: draw from the distribution that was learnt; ``false`` keeps the given generation options.
     """
 
-    length: int = Field(default=32, ge=2)
+    length: int = Field(default=16, ge=2)
     num_samples: int = Field(default=4, ge=2)
     max_tokens: int = Field(default=24, ge=1)
     learnt: bool = True
