@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 
 
 def codec(out: str | Path = "runs/default_cpu/codec") -> CodecTrainConfig:
-    """Codec of six languages with 512 channels of meaning and 512 of form; 100 minutes on two cores, whatever they reach in them."""
+    """Codec of six languages with 512 channels of meaning and 512 of form.
+
+    100 minutes on two cores, whatever they reach in them. Meanings are taught by the universal sentence encoder.
+    """
     return codec_run(out, max_minutes=100.0, micro_tokens=3072, micro_batches=3)
 
 
