@@ -333,10 +333,27 @@ def require_folder(path: str | Path, what: str) -> Path:
     return folder
 
 
+def check_format_version(version: object, supported: int, where: object) -> None:
+    """Refuse files of a format that this version of the library does not know.
+
+    Raises:
+        CheckpointError: ``version`` is not a number, or above ``supported``.
+    """
+    if not isinstance(version, int) or version > supported:
+        raise CheckpointError(
+            "written by a newer version of the library",
+            where=where,
+            got=version,
+            expected=f"≤ {supported}",
+            hint="upgrade largeconcept",
+        )
+
+
 __all__ = [
     "atomic_path",
     "atomic_write_bytes",
     "atomic_write_text",
+    "check_format_version",
     "fetch_from_hub",
     "fingerprint",
     "is_hub_id",

@@ -26,6 +26,7 @@ from largeconcept.devices import without_values
 from largeconcept.errors import CheckpointError, ConfigError, DataError, LanguageError, did_you_mean
 from largeconcept.int8 import dequantize_rows, quantize_rows
 from largeconcept.io import (
+    check_format_version,
     fingerprint,
     load_strict,
     read_json,
@@ -333,14 +334,7 @@ class AutoencoderCodec:
         data = read_json(folder / "config.json")
         if not isinstance(data, dict) or data.get("type") != "autoencoder" or "network" not in data:
             raise CheckpointError("not an autoencoder codec", where=folder / "config.json")
-        if data.get("format_version", 0) > FORMAT_VERSION:
-            raise CheckpointError(
-                "written by a newer version of the library",
-                where=folder / "config.json",
-                got=data["format_version"],
-                expected=f"≤ {FORMAT_VERSION}",
-                hint="upgrade largeconcept",
-            )
+        check_format_version(data.get("format_version", 0), FORMAT_VERSION, folder / "config.json")
         config = AutoencoderConfig.from_dict(data["network"], where=str(folder / "config.json"))
         storage: Storage = "int8" if data.get("storage") == "int8" else "float32"
         stored = read_safetensors(folder / "model.safetensors")

@@ -24,7 +24,14 @@ from largeconcept.codec.autoencoder import AutoencoderCodec, Storage
 from largeconcept.codec.encoders import Encode, ExternalEncoder, open_encoder
 from largeconcept.codec.retrieval import RetrievalDecoder
 from largeconcept.errors import CheckpointError, ConfigError
-from largeconcept.io import read_json, read_safetensors, require_folder, write_json, write_safetensors
+from largeconcept.io import (
+    check_format_version,
+    read_json,
+    read_safetensors,
+    require_folder,
+    write_json,
+    write_safetensors,
+)
 from largeconcept.languages import flores
 from largeconcept.types import TokenLoss
 
@@ -260,14 +267,7 @@ class ExternalCodec:
         saved = data.get("encoder") if isinstance(data, dict) and data.get("type") == "external" else None
         if not isinstance(saved, dict) or data.get("decoder") not in (None, "autoencoder", "retrieval"):
             raise CheckpointError("not an external codec", where=folder / "config.json")
-        if data.get("format_version", 0) > FORMAT_VERSION:
-            raise CheckpointError(
-                "written by a newer version of the library",
-                where=folder / "config.json",
-                got=data["format_version"],
-                expected=f"≤ {FORMAT_VERSION}",
-                hint="upgrade largeconcept",
-            )
+        check_format_version(data.get("format_version", 0), FORMAT_VERSION, folder / "config.json")
         chosen = encoder if encoder is not None else saved.get("name")
         if chosen is None:
             raise ConfigError(

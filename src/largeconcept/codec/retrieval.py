@@ -23,6 +23,7 @@ from largeconcept.codec.tokenizer import clean
 from largeconcept.errors import CheckpointError, ConfigError, DataError, LanguageError, did_you_mean, missing_extra
 from largeconcept.io import (
     atomic_write_text,
+    check_format_version,
     fingerprint,
     read_json,
     read_safetensors,
@@ -246,14 +247,7 @@ class RetrievalDecoder:
         data = read_json(folder / "config.json")
         if not isinstance(data, dict) or data.get("type") != "retrieval" or not isinstance(data.get("sentences"), dict):
             raise CheckpointError("not a bank of sentences", where=folder / "config.json")
-        if data.get("format_version", 0) > FORMAT_VERSION:
-            raise CheckpointError(
-                "written by a newer version of the library",
-                where=folder / "config.json",
-                got=data["format_version"],
-                expected=f"≤ {FORMAT_VERSION}",
-                hint="upgrade largeconcept",
-            )
+        check_format_version(data.get("format_version", 0), FORMAT_VERSION, folder / "config.json")
         sentences: dict[str, list[str]] = {}
         for lang in data["sentences"]:
             path = folder / f"{flores(lang)}.txt"

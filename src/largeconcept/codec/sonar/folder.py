@@ -34,6 +34,7 @@ from largeconcept.codec.sonar.tokenizer import SonarTokenizer
 from largeconcept.errors import CheckpointError
 from largeconcept.io import (
     atomic_write_text,
+    check_format_version,
     fingerprint,
     read_json,
     read_safetensors,
@@ -181,15 +182,7 @@ def read_config(folder: str | Path) -> dict[str, Any]:
     if not isinstance(data, dict) or data.get("type") != TYPE:
         got = data.get("type") if isinstance(data, dict) else type(data).__name__
         raise CheckpointError("not a saved SONAR", where=path, got=got, expected=TYPE)
-    version = data.get("format_version")
-    if not isinstance(version, int) or version > FORMAT_VERSION:
-        raise CheckpointError(
-            "written by a newer version of the library",
-            where=path,
-            got=version,
-            expected=f"≤ {FORMAT_VERSION}",
-            hint="upgrade largeconcept",
-        )
+    check_format_version(data.get("format_version"), FORMAT_VERSION, path)
     for key, kind in (("stored", dict), ("languages", list), ("sources", dict), ("speech", dict), ("metadata", dict)):
         if not isinstance(data.get(key), kind):
             raise CheckpointError("damaged", where=f"{path}: {key}", got=type(data.get(key)).__name__)

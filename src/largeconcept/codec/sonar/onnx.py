@@ -24,7 +24,7 @@ from largeconcept.codec.sonar.config import SonarEncoderConfig
 from largeconcept.codec.sonar.network import SonarEncoder
 from largeconcept.codec.sonar.tokenizer import SonarTokenizer
 from largeconcept.errors import CheckpointError, ConfigError, missing_extra
-from largeconcept.io import atomic_write_bytes, read_json, require_folder, write_json
+from largeconcept.io import atomic_write_bytes, check_format_version, read_json, require_folder, write_json
 
 if TYPE_CHECKING:
     from largeconcept.codec.sonar.codec import SonarCodec
@@ -109,14 +109,7 @@ class SonarOnnxEncoder(SonarEncoder):
         data = read_json(self.folder / "config.json")
         if not isinstance(data, dict) or data.get("type") != TYPE or "encoder" not in data:
             raise CheckpointError("not an exported SONAR encoder", where=self.folder / "config.json", expected=TYPE)
-        if data.get("format_version", 0) > FORMAT_VERSION:
-            raise CheckpointError(
-                "written by a newer version of the library",
-                where=self.folder / "config.json",
-                got=data["format_version"],
-                expected=f"≤ {FORMAT_VERSION}",
-                hint="upgrade largeconcept",
-            )
+        check_format_version(data.get("format_version", 0), FORMAT_VERSION, self.folder / "config.json")
         self.config = SonarEncoderConfig.from_dict(data["encoder"], where=str(self.folder / "config.json"))
         self.space: str | None = data.get("space")
         self.metadata = {key: data[key] for key in ("licence", "weights") if data.get(key)}

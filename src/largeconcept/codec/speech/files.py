@@ -28,6 +28,7 @@ from largeconcept.errors import CheckpointError, ConfigError
 from largeconcept.io import (
     atomic_path,
     atomic_write_text,
+    check_format_version,
     fingerprint,
     read_json,
     read_safetensors,
@@ -236,14 +237,7 @@ def _open_folder(folder: Path, language: SpeechLanguage | None) -> _Opened:
         got = known.get("type") if isinstance(known, dict) else type(known).__name__
         raise CheckpointError("not a saved speech encoder", where=place, got=got, expected=TYPE)
     version, layout, code = known.get("format_version"), known.get("layout"), known.get("lang")
-    if not isinstance(version, int) or version > FORMAT_VERSION:
-        raise CheckpointError(
-            "written by a newer version of the library",
-            where=place,
-            got=version,
-            expected=f"≤ {FORMAT_VERSION}",
-            hint="upgrade largeconcept",
-        )
+    check_format_version(version, FORMAT_VERSION, place)
     if layout not in ("fairseq2", "fairseq"):
         raise CheckpointError("damaged", where=f"{place}: layout", got=layout, expected="fairseq2 or fairseq")
     if code not in LANGUAGES:
