@@ -86,6 +86,11 @@ class AutoencoderCodec:
         return self.network.config.dim
 
     @property
+    def meaning_dim(self) -> int:
+        """Channels that say what a sentence means, the first ones; those after them say how it is worded."""
+        return self.network.config.meaning_dim
+
+    @property
     def languages(self) -> tuple[str, ...]:
         """FLORES-200 codes that ``decode`` can write."""
         return self.network.config.languages

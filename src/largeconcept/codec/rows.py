@@ -14,6 +14,17 @@ from largeconcept.errors import DataError
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from largeconcept.types import ConceptCodec
+
+
+def meaning_dim(codec: ConceptCodec) -> int:
+    """Return how many channels of a codec's concepts, the first ones, say what a sentence means.
+
+    All of them, unless the codec keeps the wording in others; see :mod:`largeconcept.codec.network`.
+    """
+    found: int = getattr(codec, "meaning_dim", codec.dim)
+    return found
+
 
 def check_concepts(concepts: Tensor, dim: int) -> None:
     """Refuse tensors that are not (N, C) finite numbers.

@@ -56,6 +56,7 @@ def generate_concepts(
     options: GenerationOptions | None = None,
     *,
     stop_vector: Tensor | None = None,
+    meaning_dim: int | None = None,
     sample_ids: Sequence[int] | None = None,
     noise: Noise | None = None,
     contexts: ContextStore | None = None,
@@ -70,6 +71,8 @@ def generate_concepts(
         normalizer: the normaliser that the model was trained with.
         options: see :class:`GenerationOptions`.
         stop_vector: (C,) concept of the stop sentence in the codec's space.
+        meaning_dim: the channels that say what a sentence means, the first ones; in these concepts are compared with
+            it and with each other. ``None`` for all.
         sample_ids: one for each prompt; give different ids to draw several samples of one prompt. All 0 by default,
             so that a prompt's result does not depend on its place in the batch.
         noise: replaces the seeded noise; see :data:`~largeconcept.generate.predictors.Noise`.
@@ -92,7 +95,7 @@ def generate_concepts(
     given = [check_prompt(prompt, dim, f"prompt {i}", parameter.device) for i, prompt in enumerate(prompts)]
     lengths = [prompt.shape[0] for prompt in given]
     check_room(model, max(lengths) + options.max_concepts, options.max_concepts)
-    stop = StopTest(options, None if stop_vector is None else stop_vector.to(parameter.device), dim)
+    stop = StopTest(options, None if stop_vector is None else stop_vector.to(parameter.device), dim, meaning_dim)
     if noise is None:
         noise = SeededNoise(options.seed, check_ids(sample_ids, len(given)), dim, parameter.device)
     predictor = make_predictor(model, options, noise, len(given) * options.max_concepts)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, overload
 
-from largeconcept.codec.rows import check_concepts
+from largeconcept.codec.rows import check_concepts, meaning_dim
 from largeconcept.devices import default_device, move
 from largeconcept.errors import ConfigError, DataError
 from largeconcept.generate.loop import concept_limit, generate_concepts
@@ -361,6 +361,7 @@ class ConceptPipeline:
             chosen,
             plans=[one if len(one) else None for one in encoded[len(starts) :]],
             stop_vector=stop,
+            meaning_dim=meaning_dim(self.codec),
         )
         results = [one.cpu() for one in results]
         written = self._decode_all([one.flat() for one in results], languages, writing)
@@ -498,17 +499,20 @@ class ConceptPipeline:
                 for one, budget in zip(generated, budgets)
             ]
         written = self._decode_all([one.concepts for one in generated], languages, writing)
-        outputs = [
-            GenerationOutput(
-                text=join_sentences(new, code),
-                sentences=tuple(new),
-                concepts=one.concepts,
-                prompt_sentences=tuple(read),
-                stop_reason=one.stop_reason,
-                lang=code,
+        outputs = []
+        for new, code, one, read in zip(written, languages, generated, kept):
+            # A last concept just below the threshold may still be written as the sentence that ends texts.
+            end = new.index(self.stop_text) if self.stop_text in new else None
+            outputs.append(
+                GenerationOutput(
+                    text=join_sentences(new[:end], code),
+                    sentences=tuple(new[:end]),
+                    concepts=one.concepts[:end],
+                    prompt_sentences=tuple(read),
+                    stop_reason=one.stop_reason if end is None else "stop_concept",
+                    lang=code,
+                )
             )
-            for new, code, one, read in zip(written, languages, generated, kept)
-        ]
         return outputs if many else outputs[0]
 
     def _generate(self, prompts: list[Tensor], options: GenerationOptions) -> list[GeneratedConcepts]:
@@ -520,6 +524,7 @@ class ConceptPipeline:
             self.normalizer,
             options,
             stop_vector=None if stop is None else stop.to(device),
+            meaning_dim=meaning_dim(self.codec),
             contexts=self.contexts,
         )
         return [replace(one, concepts=one.concepts.detach().float().cpu()) for one in results]

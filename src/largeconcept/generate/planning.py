@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
@@ -157,6 +156,7 @@ def generate_planned(
     *,
     plans: Sequence[Tensor | None] | None = None,
     stop_vector: Tensor | None = None,
+    meaning_dim: int | None = None,
     sample_ids: Sequence[int] | None = None,
     noise: Noise | None = None,
 ) -> list[PlannedConcepts]:
@@ -175,6 +175,7 @@ def generate_planned(
         options: see :class:`GenerationOptions`.
         plans: for each prompt ``None``, or (P, C) plans to write paragraphs for.
         stop_vector: (C,) concept of the stop sentence in the codec's space.
+        meaning_dim: see :func:`~largeconcept.generate.loop.generate_concepts`.
         sample_ids: one for each prompt, all 0 by default; noise depends on them, the seed and the position alone.
         noise: replaces the seeded noise.
 
@@ -209,7 +210,7 @@ def generate_planned(
     lengths = [len(start) for start in starts]
     new = options.max_concepts + max(text.limit for text in texts)
     check_room(model, max(lengths) + new, new)
-    vector = StopTest(options, None if stop_vector is None else stop_vector.to(device), dim).stop_vector
+    stop = StopTest(options, None if stop_vector is None else stop_vector.to(device), dim, meaning_dim)
     if noise is None:
         noise = SeededNoise(options.seed, check_ids(sample_ids, len(texts)), dim, device)
     predictor = make_predictor(model, options, noise, len(texts) * new)
@@ -225,7 +226,7 @@ def generate_planned(
             predicted = predictor.predict(cache, rows)
             # A sample of the sentences may be an end too.
             samples = [predicted] if ends is None else [predicted, ends.predict(cache, rows)]
-            tests = [_tests(model, normalizer, one, previous, vector, options) for one in samples]
+            tests = [_tests(model, normalizer, one, previous, stop) for one in samples]
             concepts = normalizer.denormalize(predicted).float()
             is_end = torch.stack(tests).any(dim=0).tolist()  # one wait for the device
             following = [
@@ -288,18 +289,18 @@ def _tests(
     normalizer: ConceptNormalizer,
     predicted: Tensor,
     previous: Tensor,
-    stop_vector: Tensor | None,
-    options: GenerationOptions,
+    stop: StopTest,
 ) -> Tensor:
     """Return (B, 3) boolean: whether each (B, C) normalised sample is a break, the stop concept, a repetition."""
-    new = normalizer.denormalize(predicted).float()
-    tests = [model.is_break(predicted, options.break_threshold)]
-    for other, threshold in ((stop_vector, options.stop_threshold), (previous, options.repetition_threshold)):
-        if other is None or threshold is None:
-            tests.append(torch.zeros_like(tests[0]))
-        else:
-            tests.append(F.cosine_similarity(new, other.float().expand_as(new), dim=-1) >= threshold)
-    return torch.stack(tests, dim=1)
+    new, options = normalizer.denormalize(predicted).float(), stop.options
+    return torch.stack(
+        [
+            model.is_break(predicted, options.break_threshold),
+            stop.similar(new, stop.stop_vector, options.stop_threshold),
+            stop.similar(new, previous, options.repetition_threshold),
+        ],
+        dim=1,
+    )
 
 
 def _predictor_of_ends(

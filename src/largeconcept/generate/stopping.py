@@ -1,6 +1,9 @@
 """When a document is finished: the stop concept, a repetition, or the greatest length.
 
-Shape letters: B batch, C concept dimension.
+A codec may give the wording of a sentence channels of its own, after the M channels of its meaning. What a model
+predicts there is a guess, so concepts are compared in the first M channels.
+
+Shape letters: B batch, C concept dimension, M channels of meaning.
 """
 
 from __future__ import annotations
@@ -25,15 +28,19 @@ class StopTest:
         options: thresholds and counts.
         stop_vector: (C,) the concept of the stop sentence, not normalised; ``None`` switches this test off.
         dim: C.
+        meaning_dim: M; ``None`` compares all channels.
     """
 
-    def __init__(self, options: GenerationOptions, stop_vector: Tensor | None, dim: int) -> None:
+    def __init__(
+        self, options: GenerationOptions, stop_vector: Tensor | None, dim: int, meaning_dim: int | None = None
+    ) -> None:
         if stop_vector is not None:
             if tuple(stop_vector.shape) != (dim,):
                 raise DataError("wrong shape", where="stop_vector", expected=(dim,), got=tuple(stop_vector.shape))
             if not bool(torch.isfinite(stop_vector).all()) or not bool(stop_vector.any()):
                 raise DataError("not a usable stop concept", where="stop_vector", got="zeros, NaN or infinity")
         self.options = options
+        self.meaning_dim = meaning_dim if meaning_dim is not None else dim
         self.stop_vector = stop_vector if options.stop_threshold is not None else None
 
     def __call__(self, new: Tensor, previous: Tensor, counts: Sequence[int]) -> list[StopReason | None]:
@@ -49,8 +56,8 @@ class StopTest:
             stopped: Sequence[bool] = [False] * len(counts)
             repeated = stopped
         else:
-            stopped = self._similar(new, self.stop_vector, options.stop_threshold)
-            repeated = self._similar(new, previous, options.repetition_threshold)
+            stopped = self.similar(new, self.stop_vector, options.stop_threshold).tolist()
+            repeated = self.similar(new, previous, options.repetition_threshold).tolist()
         return [
             self._reason(count, stop, repeat) for count, stop, repeat in zip(counts, stopped, repeated, strict=True)
         ]
@@ -60,10 +67,9 @@ class StopTest:
             return "stop_concept" if stop else "repetition"
         return "length" if count >= self.options.max_concepts else None
 
-    @staticmethod
-    def _similar(new: Tensor, other: Tensor | None, threshold: float | None) -> Sequence[bool]:
-        """Compare cosines with ``threshold``; this is the one wait for the device in each generated concept."""
+    def similar(self, new: Tensor, other: Tensor | None, threshold: float | None) -> Tensor:
+        """Return (B,) boolean: whether the meanings of (B, C) and (B, C) or (C,) have this cosine; no, without one."""
         if other is None or threshold is None:
-            return [False] * new.shape[0]
-        cosines: list[float] = F.cosine_similarity(new.float(), other.float().expand_as(new), dim=-1).tolist()
-        return [cosine >= threshold for cosine in cosines]
+            return torch.zeros(len(new), dtype=torch.bool, device=new.device)
+        left, right = (one[..., : self.meaning_dim].float() for one in (new, other))
+        return F.cosine_similarity(left, right.expand_as(left), dim=-1) >= threshold

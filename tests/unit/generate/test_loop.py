@@ -160,6 +160,23 @@ def test_stop_concept(model, normalizer):
     assert result.stop_reason == "length" and len(result.concepts) == 4
 
 
+def test_stop_concept_is_recognised_by_its_meaning(model, normalizer):
+    free = GenerationOptions(**FAST, max_concepts=4, temperature=0.5)
+    concepts = generate_concepts(model, prompts(3), normalizer, free)[0].concepts
+    stop = torch.cat((concepts[2][:4], -9 * concepts[2][4:]))  # the same meaning, another wording
+    options = free.override("stop_threshold=0.9999")
+    for channels, reason, length in ((None, "length", 4), (4, "stop_concept", 2)):
+        result = generate_concepts(model, prompts(3), normalizer, options, stop_vector=stop, meaning_dim=channels)[0]
+        assert (result.stop_reason, len(result.concepts)) == (reason, length)
+
+
+def test_repetition_is_recognised_by_its_meaning():
+    test = StopTest(GenerationOptions(repetition_threshold=0.99), None, 6, meaning_dim=4)
+    new = torch.tensor([[1.0, 2, 3, 4, 5, 6]])
+    assert test(new, new * torch.tensor([1.0, 1, 1, 1, -1, -1]), [2]) == ["repetition"]
+    assert test(new, new * torch.tensor([1.0, 1, 1, -1, 1, 1]), [2]) == [None]
+
+
 def test_length_and_callback(model, normalizer):
     seen = []
     options = GenerationOptions(**FAST, max_concepts=3)

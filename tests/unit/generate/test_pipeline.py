@@ -214,6 +214,16 @@ def test_no_stop_text(make_pipeline):
     assert pipe(TEXT).stop_reason == "length"
 
 
+def test_the_sentence_that_ends_texts_is_not_written(make_pipeline):
+    pipe = make_pipeline()
+    whole = pipe(TEXT, seed=3)
+    assert len(whole.sentences) == 3
+    pipe.stop_text, pipe._stop = whole.sentences[1], torch.full((16,), 1e-3)  # written, though the concept is another
+    out = pipe(TEXT, seed=3, stop_threshold=0.9999)
+    assert out.sentences == whole.sentences[:1] and len(out.concepts) == 1
+    assert out.stop_reason == "stop_concept"
+
+
 def test_stop_vector_is_the_concept_of_the_stop_text(pipe):
     assert torch.equal(pipe.stop_vector, pipe.codec.encode(["End of text."])[0])
 
