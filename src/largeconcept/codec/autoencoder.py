@@ -272,8 +272,8 @@ class AutoencoderCodec:
         """
         network = self.network
         parts: list[nn.Module] = [network.decoder, network.to_memory, network.to_bias, network.language]
-        for binding in network.bindings:
-            parts += [binding.unbind, binding.unbind_written, binding.scale]
+        if network.binding is not None:
+            parts += [network.binding.unbind, network.binding.unbind_written, network.binding.scale]
         return [network.decoder_positions, *(p for part in parts for p in part.parameters())]
 
     def _language_indices(self, lang: str | Sequence[str], rows: int) -> Tensor:
@@ -374,7 +374,7 @@ def _check_sentences(sentences: Sequence[str]) -> None:
 
 def _fingerprint(stored: dict[str, Tensor], tokenizer: Tokenizer, config: AutoencoderConfig, storage: str) -> str:
     # Options that came later count only where they are used, so that older codecs keep their names.
-    later = {name for name in ("form_dim", "teacher_dim", "words_dim") if not getattr(config, name)}
+    later = {name for name in ("form_dim", "teacher_dim") if not getattr(config, name)}
     fields = {name: value for name, value in config.to_dict().items() if name not in later}
     shape = json.dumps([storage, fields], sort_keys=True).encode()
     return fingerprint(stored, hashlib.sha256(tokenizer.model).digest(), shape)

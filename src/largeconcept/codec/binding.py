@@ -24,29 +24,19 @@ from torch import Tensor, nn
 class PositionBinding(nn.Module):
     """Binds token states to their places, and takes them out again.
 
-    Without places every key is one: the sum says which tokens there are, and not where. A model that predicts concepts
-    can then take words over by adding and subtracting, and the mean of several possible sentences says how likely
-    each word is; the order is left to the decoder.
-
     Keys and maps have the values described above at the start only: all of them are trained.
 
     Args:
         width: D, of the states.
         concept_dim: C.
-        first: the first of the channels in a concept.
-        dim: F, how many there are; at least D, so that the map from states to them loses nothing.
-        places: most tokens of a sentence; ``None`` binds them to no places.
+        dim: F; at least D, so that the map from states to it loses nothing.
+        places: most tokens of a sentence.
     """
 
-    keys: Tensor
-
-    def __init__(self, width: int, concept_dim: int, first: int, dim: int, places: int | None) -> None:
+    def __init__(self, width: int, concept_dim: int, dim: int, places: int) -> None:
         super().__init__()
-        self.first, self.dim = first, dim
-        if places is None:
-            self.register_buffer("keys", torch.ones(1, 1), persistent=False)
-        else:
-            self.keys = nn.Parameter(torch.randint(0, 2, (places, dim)).float() * 2 - 1)
+        self.dim = dim
+        self.keys = nn.Parameter(torch.randint(0, 2, (places, dim)).float() * 2 - 1)
         self.bind = nn.Linear(width, dim, bias=False)
         self.unbind = nn.Linear(dim, width, bias=False)
         self.unbind_written = nn.Linear(dim, width, bias=False)
@@ -63,7 +53,7 @@ class PositionBinding(nn.Module):
 
     def forward(self, hidden_NTD: Tensor, padding_NT: Tensor) -> Tensor:
         """Return the (N, F) float32 form, not yet normalised, of right-padded token states."""
-        bound = self.bind(hidden_NTD) * self._keys(hidden_NTD.shape[1])
+        bound = self.bind(hidden_NTD) * self.keys[: hidden_NTD.shape[1]]
         total: Tensor = bound.float().masked_fill(padding_NT[..., None], 0.0).sum(dim=1)
         return total
 
@@ -71,10 +61,10 @@ class PositionBinding(nn.Module):
         """Return (N, T, D): what the form says about each token to be written.
 
         Args:
-            concepts_NC: concepts.
+            concepts_NC: concepts, the form in the last channels.
             inputs_NTD: the decoder's normalised inputs: something in front, then the tokens but the last.
         """
-        keys = self._keys(inputs_NTD.shape[1])
+        keys = self.keys[: inputs_NTD.shape[1]]
         bound = self.bind(inputs_NTD[:, 1:]) * keys[:-1]
         written = F.pad(bound.float(), (0, 0, 1, 0)).cumsum(dim=1)
         return self._hint(concepts_NC[:, None], written, keys)
@@ -82,14 +72,10 @@ class PositionBinding(nn.Module):
     def hint(self, concepts_NC: Tensor, written_NF: Tensor, input_ND: Tensor, place: int) -> Tensor:
         """One step of :meth:`hints`: returns (N, D), and adds the input to ``written_NF`` in place."""
         if place:
-            written_NF += self.bind(input_ND) * self._keys(place + 1)[place - 1]
-        return self._hint(concepts_NC, written_NF, self._keys(place + 1)[place])
-
-    def _keys(self, places: int) -> Tensor:
-        return self.keys[:places] if len(self.keys) > 1 else self.keys.expand(places, 1)
+            written_NF += self.bind(input_ND) * self.keys[place - 1]
+        return self._hint(concepts_NC, written_NF, self.keys[place])
 
     def _hint(self, concepts: Tensor, written: Tensor, keys: Tensor) -> Tensor:
         size = F.softplus(self.scale(concepts))
-        bound = concepts[..., self.first : self.first + self.dim]
-        out: Tensor = self.unbind(bound * keys) + self.unbind_written(written * (size * keys))
+        out: Tensor = self.unbind(concepts[..., -self.dim :] * keys) + self.unbind_written(written * (size * keys))
         return out

@@ -40,7 +40,6 @@ class AutoencoderConfig(Config):
 
     Attributes:
         dim: C, channels of a concept.
-        words_dim: W, how many of them hold the words without their order; 0: none. If not 0, at least ``width``.
         form_dim: F, how many of them hold the form; 0: none. If not 0, at least ``width``.
         teacher_dim: channels of a teacher's vectors that the meaning learns to predict in training; 0: no teacher.
         width: D. ``num_heads`` must divide it.
@@ -56,7 +55,6 @@ class AutoencoderConfig(Config):
 
     type: Literal["autoencoder"] = "autoencoder"
     dim: int = Field(384, ge=2)
-    words_dim: int = Field(0, ge=0)
     form_dim: int = Field(0, ge=0)
     teacher_dim: int = Field(0, ge=0)
     width: int = Field(256, ge=8)
@@ -75,22 +73,18 @@ class AutoencoderConfig(Config):
     def _check(self) -> AutoencoderConfig:
         if self.width % self.num_heads:
             raise ValueError(f"width {self.width} is not a multiple of num_heads {self.num_heads}")
-        for name, size in (("words_dim", self.words_dim), ("form_dim", self.form_dim)):
-            if size and not self.width <= size < self.dim:
-                raise ValueError(f"{name} {size} is not between width {self.width} and dim {self.dim}")
-        if self.meaning_dim < 1:
-            raise ValueError(f"words_dim and form_dim leave nothing of dim {self.dim} for the meaning")
-        more = self.words_dim or self.form_dim or self.teacher_dim
-        if more and (self.bottleneck == "kl" or not self.encoder_layers):
-            raise ValueError("words_dim, form_dim and teacher_dim need an encoder and the unit_variance bottleneck")
+        if self.form_dim and not self.width <= self.form_dim < self.dim:
+            raise ValueError(f"form_dim {self.form_dim} is not between width {self.width} and dim {self.dim}")
+        if (self.form_dim or self.teacher_dim) and (self.bottleneck == "kl" or not self.encoder_layers):
+            raise ValueError("form_dim and teacher_dim need an encoder and the unit_variance bottleneck")
         if not self.languages or len(set(self.languages)) != len(self.languages):
             raise ValueError("languages must be a non-empty list without repetition")
         return self
 
     @property
     def meaning_dim(self) -> int:
-        """Channels that are neither words nor form."""
-        return self.dim - self.words_dim - self.form_dim
+        """Channels that are not form."""
+        return self.dim - self.form_dim
 
 
 def rms_norm(x: Tensor) -> Tensor:
@@ -190,10 +184,7 @@ class AutoencoderNetwork(nn.Module):
         self.to_memory = nn.Linear(config.meaning_dim, config.memory_tokens * width, bias=False)
         self.to_bias = nn.Linear(config.meaning_dim, width, bias=False)
         places = config.max_tokens + 1
-        shape, last = (width, config.dim), config.dim - config.form_dim
-        # With the words without places in front of the form they are bound in, as in a concept.
-        self.words = PositionBinding(*shape, config.meaning_dim, config.words_dim, None) if config.words_dim else None
-        self.binding = PositionBinding(*shape, last, config.form_dim, places) if config.form_dim else None
+        self.binding = PositionBinding(width, config.dim, config.form_dim, places) if config.form_dim else None
         self.to_teacher: nn.Linear | None = None
         self.set_teacher(config.teacher_dim)
         self.decoder = nn.ModuleList(
@@ -238,16 +229,12 @@ class AutoencoderNetwork(nn.Module):
         out = self.to_concept(pooled_NPD.flatten(1)).float()
         if self.config.bottleneck == "kl":
             return cast("Tensor", out)
+        if self.binding is None:
+            return rms_norm(out)
         # The words themselves beside their states in context: what is copied need not pass through the layers.
-        parts = [rms_norm(binding(hidden + words, padding)) for binding in self.bindings]
-        return torch.cat([rms_norm(out), *parts], dim=-1) if parts else rms_norm(out)
+        return torch.cat([rms_norm(out), rms_norm(self.binding(hidden + words, padding))], dim=-1)
 
     # ---------------------------------------------------------------- decoder
-
-    @property
-    def bindings(self) -> list[PositionBinding]:
-        """What says words and form, in the order of a concept's channels."""
-        return [binding for binding in (self.words, self.binding) if binding is not None]
 
     @property
     def decoder_blocks(self) -> list[Block]:
@@ -277,8 +264,8 @@ class AutoencoderNetwork(nn.Module):
         steps = hidden.shape[1]
         inputs = rms_norm(hidden)
         hidden = inputs + self.decoder_positions[:steps] + bias[:, None]
-        for binding in self.bindings:
-            hidden = hidden + binding.hints(concepts_NC, inputs)
+        if self.binding is not None:
+            hidden = hidden + self.binding.hints(concepts_NC, inputs)
         mask = self._causal_mask(steps, hidden)
         for layer in self.decoder:
             hidden = layer(hidden, mask, memory)
@@ -300,12 +287,12 @@ class AutoencoderNetwork(nn.Module):
         """Allocate the decoder's caches, memory in front: keys and values of each layer.
 
         Returns:
-            keys, values, and (N, D + C + W + F) what :meth:`step` adds to every input: the offset; and with words or
-            form the concept and what has been written, bound.
+            keys, values, and (N, D + C + F) what :meth:`step` adds to every input: the offset; and with a form the
+            concept and what has been written, bound.
         """
         memory, guide = self.memory(concepts_NC)
-        if self.bindings:
-            written = concepts_NC.new_zeros(len(concepts_NC), self.config.words_dim + self.config.form_dim)
+        if self.binding is not None:
+            written = concepts_NC.new_zeros(len(concepts_NC), self.config.form_dim)
             guide = torch.cat([guide, concepts_NC, written], dim=-1)
         keys: list[Tensor] = []
         values: list[Tensor] = []
@@ -323,11 +310,9 @@ class AutoencoderNetwork(nn.Module):
         width, dim = self.config.width, self.config.dim
         inputs = rms_norm(embedded_ND)
         hidden = inputs + self.decoder_positions[t] + guide[:, :width]
-        place = width + dim
-        for binding in self.bindings:
-            written = guide[:, place : place + binding.dim]
-            hidden = hidden + binding.hint(guide[:, width : width + dim], written, inputs, t)
-            place += binding.dim
+        if self.binding is not None:
+            concepts, written = guide[:, width : width + dim], guide[:, width + dim :]
+            hidden = hidden + self.binding.hint(concepts, written, inputs, t)
         position = self.config.memory_tokens + t
         for layer, k, v in zip(self.decoder_blocks, keys, values, strict=True):
             hidden = layer.step(hidden, k, v, position)

@@ -410,7 +410,7 @@ def _autoencoder_encode(config: AutoencoderConfig, tokens: int) -> int:
     layer = tokens * (2 * 4 + 4 * config.ffn_multiple) * width * width + tokens * tokens * 4 * width
     outputs = config.meaning_dim * (2 if config.bottleneck == "kl" else 1)
     pooling = 2 * 2 * tokens * width * heads + 2 * heads * width * outputs
-    return config.encoder_layers * layer + pooling + 2 * tokens * width * (config.words_dim + config.form_dim)
+    return config.encoder_layers * layer + pooling + 2 * tokens * width * config.form_dim
 
 
 def _autoencoder_decode(config: AutoencoderConfig, tokens: int, beams: int) -> int:
@@ -421,9 +421,8 @@ def _autoencoder_decode(config: AutoencoderConfig, tokens: int, beams: int) -> i
         rows = 1 if t == 0 else beams
         layer = (2 * 4 + 4 * config.ffn_multiple) * width * width + (memory + t + 1) * 4 * width
         total += rows * (config.decoder_layers * layer + 2 * width * config.vocab_size)
-        for size in (config.words_dim, config.form_dim):
-            if size:  # taken out twice, of the concept and of what is written; bound from the second step on
-                total += rows * (2 * width * size * (2 if t == 0 else 3) + 2 * config.dim)
+        if config.form_dim:  # taken out twice, of the concept and of what is written; bound from the second step on
+            total += rows * (2 * width * config.form_dim * (2 if t == 0 else 3) + 2 * config.dim)
     return total
 
 

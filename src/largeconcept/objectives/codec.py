@@ -61,8 +61,7 @@ class CodecObjectiveConfig(Config):
         noise: largest standard deviation of the Gaussian noise on the unit-variance concept; each sentence draws its
             own strength uniformly from 0 to this.
         concept_dropout: share of channels set to zero.
-        form_fade, words_fade: share of sentences whose form, or words, are faded (see :func:`fade`); of no effect
-            without them.
+        form_fade: share of sentences whose form is faded (see :func:`fade`); of no effect without a form.
         teacher: weight of one minus the cosine to the teacher's vectors; of no effect without a teacher.
         contrastive, contrastive_temperature: weight and temperature of InfoNCE on translation pairs.
         alignment: weight of the mean squared distance between the concepts of a pair.
@@ -77,7 +76,6 @@ class CodecObjectiveConfig(Config):
     noise: float = Field(0.25, ge=0)
     concept_dropout: float = Field(0.05, ge=0, lt=1)
     form_fade: float = Field(0.6, ge=0, le=1)
-    words_fade: float = Field(0.3, ge=0, le=1)
     teacher: float = Field(1.0, ge=0)
     contrastive: float = Field(0.2, ge=0)
     contrastive_temperature: float = Field(0.1, gt=0)
@@ -284,12 +282,10 @@ def _states(
         noisy = noisy * (uniform[:, 1:] >= config.concept_dropout)
     else:
         noisy = perturb(encoded, config, normal, uniform[:, :1], uniform[:, 1:])
-        sizes = (network.config.meaning_dim, network.config.words_dim, network.config.form_dim)
-        meaning, words, form = noisy.split(sizes, dim=1)
-        # The form first, so that concepts without words are faded by the same numbers as ever.
-        form = fade(form, config.form_fade, torch.rand(rows, 3, generator=generator)) if sizes[2] else form
-        words = fade(words, config.words_fade, torch.rand(rows, 3, generator=generator)) if sizes[1] else words
-        noisy = torch.cat([meaning, words, form], dim=1)
+        if network.config.form_dim:
+            size = network.config.meaning_dim
+            form = fade(noisy[:, size:], config.form_fade, torch.rand(rows, 3, generator=generator))
+            noisy = torch.cat([noisy[:, :size], form], dim=1)
     decoder_in = torch.where(hide[1] < config.decoder_mask, UNK, tokens)
     states = network.decode_hidden(noisy[batch.source], decoder_in, batch.lang)
     return states, encoded, extra

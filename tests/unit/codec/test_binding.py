@@ -15,7 +15,7 @@ WIDTH, PLACES = 16, 33
 
 def binding(dim: int) -> PositionBinding:
     torch.manual_seed(dim)
-    return PositionBinding(WIDTH, 2 * dim, dim, dim, PLACES)
+    return PositionBinding(WIDTH, 2 * dim, dim, PLACES)
 
 
 def states(rows: int, steps: int) -> torch.Tensor:
@@ -42,31 +42,6 @@ def test_one_token_comes_back_exactly_from_its_place_only() -> None:
     assert torch.allclose(made.unbind(form * made.keys[0]) / 2, hidden[:, 0], atol=1e-5)
     elsewhere = made.unbind(form * made.keys[7]) / 2
     assert abs(float(F.cosine_similarity(elsewhere, hidden[:, 0]).detach().mean())) < 0.4
-
-
-def test_without_places_the_order_is_lost_and_nothing_else() -> None:
-    torch.manual_seed(0)
-    made, hidden = PositionBinding(WIDTH, 40, 8, 24, None), states(3, 6)
-    words = made(hidden, no_padding(hidden))
-    assert torch.allclose(words, made(hidden.flip(1), no_padding(hidden)), atol=1e-5)
-    assert torch.allclose(made.unbind(words) / 2, hidden.sum(dim=1), atol=1e-4)
-    # Adding and subtracting: a sentence without its first word is the sum less that word.
-    rest = made(hidden[:, 1:], no_padding(hidden[:, 1:]))
-    assert torch.allclose(words - made(hidden[:, :1], no_padding(hidden[:, :1])), rest, atol=1e-5)
-    assert "keys" not in made.state_dict()
-
-
-def test_the_channels_are_where_they_are_said_to_be() -> None:
-    torch.manual_seed(0)
-    made, inputs, concepts = PositionBinding(WIDTH, 40, 8, 24, None), states(3, 4), torch.randn(3, 40)
-    with torch.no_grad():
-        made.scale.weight.zero_()
-    changed = concepts.clone()
-    changed[:, :8] += 1
-    changed[:, 32:] += 1
-    assert torch.equal(made.hints(concepts, inputs), made.hints(changed, inputs))
-    changed[:, 8] += 1
-    assert not torch.equal(made.hints(concepts, inputs), made.hints(changed, inputs))
 
 
 def test_padding_does_not_enter() -> None:
