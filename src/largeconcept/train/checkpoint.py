@@ -19,6 +19,7 @@ from typing import Any
 
 from torch import nn
 
+from largeconcept.config import Config
 from largeconcept.errors import CheckpointError, ConfigError
 from largeconcept.io import read_json, sync_folder, write_json
 from largeconcept.train.ema import EMA
@@ -173,21 +174,21 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
             yield f"{prefix}{key}", value
 
 
-def check_same_config(
-    old: Mapping[str, Any], new: Mapping[str, Any], may_change: frozenset[str], where: object
-) -> None:
+def check_same_config(old: Mapping[str, Any], new: Config, may_change: frozenset[str], where: object) -> None:
     """Refuse to resume with settings that would make another run.
 
     Args:
-        old: configuration of the checkpoint, as plain data.
+        old: configuration of the checkpoint, as plain data. Settings that it lacks, because they came later, are as
+            without them: at their defaults.
         new: configuration of this run.
         may_change: dotted keys, or groups of them, that may differ.
         where: the checkpoint, for the message.
 
     Raises:
-        ConfigError: names the first key that changed, its old and its new value.
+        ConfigError: names the first key that changed, its old and its new value; or the old settings are none.
     """
-    before, after = dict(flatten(_without_paths(old))), dict(flatten(_without_paths(new)))
+    known = type(new).from_dict(dict(old), where=str(where)).to_dict()
+    before, after = dict(flatten(_without_paths(known))), dict(flatten(_without_paths(new.to_dict())))
     for key in [*after, *(k for k in before if k not in after)]:
         if before.get(key) == after.get(key) or any(key == k or key.startswith(f"{k}.") for k in may_change):
             continue

@@ -264,7 +264,7 @@ class CodecTrainer:
         newest = checkpoint.latest(out)
         if newest is not None:
             state = checkpoint.read_state(newest)
-            checkpoint.check_same_config(state["config"], config.to_dict(), MAY_CHANGE, newest)
+            checkpoint.check_same_config(state["config"], config, MAY_CHANGE, newest)
             checkpoint.load(newest, network, self._optimizers, None)
             step, elapsed = int(state["step"]), float(state["seconds"])
             tokens = float(state.get("tokens", 0))

@@ -200,7 +200,7 @@ class _Run:
         if start is None:
             return None, None
         state = checkpoint.read_state(start)
-        checkpoint.check_same_config(state["config"], self.config.to_dict(), MAY_CHANGE, start)
+        checkpoint.check_same_config(state["config"], self.config, MAY_CHANGE, start)
         return start, state
 
     def _precision(self, state: dict[str, Any] | None) -> str:

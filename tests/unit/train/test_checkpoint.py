@@ -2,6 +2,7 @@ import pytest
 import torch
 from torch import nn
 
+from largeconcept.config import Config
 from largeconcept.errors import CheckpointError, ConfigError
 from largeconcept.train import checkpoint
 from largeconcept.train.ema import EMA
@@ -96,14 +97,31 @@ def test_another_models_checkpoint_is_refused(tmp_path):
         Run(width=8).load(path)
 
 
+class Shape(Config):
+    type: str = "mse"
+    width: int = 64
+    later: int = 0
+
+
+class Settings(Config):
+    model: Shape = Shape()
+    max_steps: int = 10
+    seed: int = 0
+
+
 def test_a_changed_setting_is_named_with_both_values():
-    old = {"model": {"width": 64, "type": "mse"}, "train": {"max_steps": 10, "seed": 0}}
-    new = {"model": {"width": 64, "type": "mse"}, "train": {"max_steps": 20, "seed": 0}}
-    allowed = frozenset({"train.max_steps"})
-    checkpoint.check_same_config(old, new, allowed, "step-1")
-    new["model"]["width"] = 128
+    old, allowed = {"model": {"width": 64, "type": "mse"}, "max_steps": 10, "seed": 0}, frozenset({"max_steps"})
+    checkpoint.check_same_config(old, Settings(max_steps=20), allowed, "step-1")
+    new = Settings().override("model.width=128")
     with pytest.raises(ConfigError, match=r"model\.width changed.*expected 64; got 128"):
         checkpoint.check_same_config(old, new, allowed, "step-1")
     checkpoint.check_same_config(old, new, allowed | {"model"}, "step-1")
-    with pytest.raises(ConfigError, match=r"model\.type changed"):
-        checkpoint.check_same_config(old, {"model": {"width": 64}, "train": old["train"]}, allowed, "step-1")
+
+
+def test_settings_that_came_after_a_checkpoint_are_at_their_defaults():
+    old = {"model": {"width": 64, "type": "mse"}, "max_steps": 10, "seed": 0}
+    checkpoint.check_same_config(old, Settings(), frozenset(), "step-1")
+    with pytest.raises(ConfigError, match=r"model\.later changed.*expected 0; got 3"):
+        checkpoint.check_same_config(old, Settings().override("model.later=3"), frozenset(), "step-1")
+    with pytest.raises(ConfigError, match="gone"):
+        checkpoint.check_same_config({**old, "gone": 1}, Settings(), frozenset(), "step-1")
