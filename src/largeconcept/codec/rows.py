@@ -14,10 +14,10 @@ from largeconcept.errors import DataError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from largeconcept.types import ConceptCodec
+    from largeconcept.types import ConceptCodec, DifferentiableDecoder
 
 
-def meaning_dim(codec: ConceptCodec) -> int:
+def meaning_dim(codec: ConceptCodec | DifferentiableDecoder) -> int:
     """Return how many channels of a codec's concepts, the first ones, say what a sentence means.
 
     All of them, unless the codec keeps the wording in others; see :mod:`largeconcept.codec.network`.

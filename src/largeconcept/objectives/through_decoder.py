@@ -11,6 +11,9 @@ gradient on and stays as it is, or learns too (the paper reports a tenth less cr
 Note: through the decoder costs far more than the concept model itself, so ``max_sentences`` of a micro-batch may be
 drawn; their loss is scaled up to stand for all. ``mse_weight`` adds the squared error of Base-LCM, over all concepts.
 
+Note: a decoder that learns from predictions alone forgets how to write what the encoder says. ``round_trip`` asks it
+for the same sentences from their own concepts too, disturbed as in the codec's own training.
+
 Shape letters: B batch, S concepts, C concept dimension, N sentences scored.
 """
 
@@ -46,6 +49,11 @@ class ThroughDecoderObjectiveConfig(Config):
             ``normalize=sentence``: to its nats per token).
         train_decoder: train the decoder too (the encoder and the table of tokens that it shares stay, so concepts mean
             what they did); a run then leaves a codec of its own.
+        round_trip: weight of the nats of the scored sentences from their own concepts, relative to those from
+            predictions.
+        round_trip_noise: largest standard deviation of the noise on these; each sentence draws its own.
+        round_trip_fade: share of them whose form is faded, where the codec has one
+            (:func:`largeconcept.objectives.codec.fade`).
         lang: language of documents that name none.
         english: affixes, which stand in English in documents of every language.
     """
@@ -58,6 +66,9 @@ class ThroughDecoderObjectiveConfig(Config):
     max_sentences: int | None = Field(default=None, ge=1)
     mse_weight: float = Field(default=0.0, ge=0, allow_inf_nan=False)
     train_decoder: bool = False
+    round_trip: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    round_trip_noise: float = Field(default=0.3, ge=0, allow_inf_nan=False)
+    round_trip_fade: float = Field(default=0.6, ge=0, le=1)
     lang: str | None = None
     english: tuple[str, ...] = ("End of text.", "[MODEL]:", "End of paragraph.")
 
@@ -66,7 +77,8 @@ class ThroughDecoderObjective:
     """Negative log-likelihood of the next sentence under the decoder, from the predicted concept.
 
     ``count`` is the number of target tokens, or of target concepts under ``normalize=sentence``. Metrics:
-    ``token_nats`` and ``token_accuracy`` per token, ``mse`` per concept in normalised space.
+    ``token_nats``, ``token_accuracy`` and, with ``round_trip``, ``round_trip_nats`` per token, ``mse`` per concept in
+    normalised space.
 
     Args:
         config: settings.
@@ -131,7 +143,7 @@ class ThroughDecoderObjective:
             )
 
     def __call__(self, model: nn.Module, batch: ConceptBatch, rng: StepRandom) -> Loss:
-        """Return the loss of a batch; only which sentences are scored is random.
+        """Return the loss of a batch; which sentences are scored is random, and what disturbs their own concepts.
 
         Raises:
             ConfigError: no decoder was given.
@@ -152,7 +164,8 @@ class ThroughDecoderObjective:
         rows, columns = self._places(batch, mask, rng)
         sentences = [batch.sentences[b][i + 1] for b, i in zip(rows.tolist(), columns.tolist())]
         concepts = self.normalizer.denormalize(predicted[rows, columns])
-        scored = self.decoder.token_loss(concepts, sentences, self._languages(batch, rows.tolist(), sentences))
+        languages = self._languages(batch, rows.tolist(), sentences)
+        scored = self.decoder.token_loss(concepts, sentences, languages)
         tokens = scored.num_tokens.sum().float()
         scale = num_targets / max(len(sentences), 1)
         if self.config.normalize == "token":
@@ -164,7 +177,30 @@ class ThroughDecoderObjective:
             "token_accuracy": (scored.num_correct.sum().float(), tokens),
             "mse": (error.detach(), num_targets),
         }
+        if self.config.round_trip:
+            own = self._disturbed(batch.concepts[rows, columns + 1], batch.sample_ids[rows], columns, rng)
+            back = self.decoder.token_loss(own, sentences, languages)
+            again = back.nats if self.config.normalize == "token" else back.nats / back.num_tokens
+            nats = nats + self.config.round_trip * again.sum()
+            metrics["round_trip_nats"] = (back.nats.detach().sum(), tokens)
         return Loss(nats * scale + self.config.mse_weight * error, count, metrics)
+
+    def _disturbed(self, concepts_NC: Tensor, documents_N: Tensor, places_N: Tensor, rng: StepRandom) -> Tensor:
+        """Return concepts with noise, and with the form faded in a share of them."""
+        import torch
+
+        from largeconcept.codec.rows import meaning_dim
+        from largeconcept.objectives.codec import fade
+
+        ids = documents_N * 65_536 + places_N
+        strength = rng.uniform("round_trip/strength", ids, (1,)) * self.config.round_trip_noise
+        noisy = concepts_NC.float() + strength * rng.normal("round_trip/noise", ids, (concepts_NC.shape[1],))
+        assert self.decoder is not None
+        size = meaning_dim(self.decoder)
+        if size == noisy.shape[1]:
+            return noisy
+        form = fade(noisy[:, size:], self.config.round_trip_fade, rng.uniform("round_trip/fade", ids, (3,)))
+        return torch.cat((noisy[:, :size], form), dim=1)
 
     def _places(self, batch: ConceptBatch, mask: Tensor, rng: StepRandom) -> tuple[Tensor, Tensor]:
         """Return row and position of the predictions to decode, at most ``max_sentences``, in order."""

@@ -74,6 +74,38 @@ def test_loss_is_the_mean_over_tokens_of_the_next_sentences(make, model, normali
     assert means["mse"] == pytest.approx(float(error.mean()), rel=1e-4)
 
 
+def test_round_trip_adds_the_same_sentences_from_their_own_concepts(make, model):
+    given = batch()
+    quiet = {"round_trip_noise": 0.0, "round_trip_fade": 0.0}
+    own = torch.tensor([
+        [float(part) for part in LetterDecoder().token_loss(given.concepts[row, i : i + 1], [text], ["eng_Latn"])]
+        for row, n in enumerate(given.lengths.tolist())
+        for i, text in enumerate(given.sentences[row][:n])
+        if i
+    ]).T  # fmt: skip
+    with torch.no_grad():
+        for normalize, expected in (("token", own[0].sum()), ("sentence", (own[0] / own[1]).sum())):
+            plain = make(normalize=normalize)(model, given, RNG)
+            both = make(normalize=normalize, round_trip=0.5, **quiet)(model, given, RNG)
+            assert float(both.sum - plain.sum) == pytest.approx(0.5 * float(expected), rel=1e-3)
+            assert float(both.count) == float(plain.count)
+            total, count = both.metrics["round_trip_nats"]
+            assert float(total / count) == pytest.approx(float(own[0].sum() / own[1].sum()), rel=1e-4)
+        noisy = [make(round_trip=0.5)(model, given, StepRandom(0, step)).sum for step in (0, 0, 1)]
+    assert float(noisy[0]) == float(noisy[1]) != float(noisy[2])
+
+
+def test_round_trip_fades_the_form_alone(make, model):
+    objective = make(round_trip=1.0, round_trip_noise=0.0, round_trip_fade=1.0)
+    objective.decoder.meaning_dim = 10
+    own, ids = torch.randn(400, 16), torch.arange(400)
+    disturbed = objective._disturbed(own, ids, ids * 0, RNG)
+    assert torch.equal(disturbed[:, :10], own[:, :10])
+    assert not (disturbed[:, 10:] == own[:, 10:]).all(dim=1).any()
+    gone = (disturbed[:, 10:] == 0).all(dim=1).float().mean()
+    assert float(gone) == pytest.approx(0.25, abs=0.08)
+
+
 def test_a_drawn_share_stands_for_all(make, model):
     with torch.no_grad():
         whole = make(normalize="sentence", mse_weight=0.5)(model, batch(), RNG)
@@ -131,10 +163,11 @@ def test_targets_of_pairs_only(make, model):
         assert float(make()(model, changed, RNG).sum) == float(loss.sum)
 
 
-def test_a_batch_without_targets_has_a_gradient_of_zero(model, normalizer):
+@pytest.mark.parametrize("round_trip", [0.0, 1.0])
+def test_a_batch_without_targets_has_a_gradient_of_zero(model, normalizer, round_trip):
     from largeconcept.codec.autoencoder import AutoencoderCodec
 
-    objective = ThroughDecoderObjective(ThroughDecoderObjectiveConfig(), normalizer)
+    objective = ThroughDecoderObjective(ThroughDecoderObjectiveConfig(round_trip=round_trip), normalizer)
     objective.decoder = SimpleNamespace(
         dim=16, token_loss=lambda c, s, lang: AutoencoderCodec.token_loss(EmptyCodec, c, s, lang)
     )
