@@ -62,19 +62,33 @@ def inputs_of(given: argparse.Namespace) -> Inputs:
     )
 
 
-def command_of(given: argparse.Namespace) -> str:
-    """Return the command that measures this, without the folders of this machine."""
+def command_of(given: argparse.Namespace, part: str | None = None) -> str:
+    """Return the command that measures everything, or a part, without the folders of this machine."""
+    known = None if part is None else PARTS[part]
     words = ["python benchmarks/results.py", f"--pipeline {'default' if given.pipeline == 'default' else 'PIPELINE'}"]
     flags = {"float_pipeline": "float"}
     for name in PLACES:
-        if getattr(given, name) is not None:
+        if getattr(given, name) is not None and (known is None or name in known.uses + known.beside):
             flag = flags.get(name, name.replace("_", "-"))
             words.append(f"--{flag} {flag.upper().replace('-', '_')}")
-    changed = {one.name: getattr(given, one.name) for one in fields(Limits) if getattr(given, one.name) != one.default}
+    limits = [one for one in fields(Limits) if known is None or one.name in known.limits]
+    changed = {one.name: getattr(given, one.name) for one in limits if getattr(given, one.name) != one.default}
     for name, default in (("split", "test"), ("seed", 0), ("limit", None)):
         if getattr(given, name) != default:
             changed[name] = getattr(given, name)
-    return " ".join([*words, *(f"--{name} {value}" for name, value in changed.items())])
+    words += [f"--{name} {value}" for name, value in changed.items()]
+    return folded([*words, *([f"--part {part}"] if part else [])])
+
+
+def folded(words: list[str], width: int = 100) -> str:
+    """Return words of a command on lines of a shell."""
+    lines = [""]
+    for word in words:
+        if lines[-1] and len(lines[-1]) + len(word) > width:
+            lines[-1] += " \\"
+            lines.append("   ")
+        lines[-1] += f" {word}" if lines[-1] else word
+    return "\n".join(lines)
 
 
 def measured(inputs: Inputs, store: Store, wanted: list[str], *, only_read: bool = False) -> dict[str, Any]:
@@ -113,7 +127,7 @@ def main() -> int:
                 if name in found:
                     print("\n".join(section(name, _with_writing(found, inputs, store), {})))
             return 0
-        for path in write(found, command_of(given), given.page):
+        for path in write(found, lambda part: command_of(given, part), given.page):
             print(f"{path}: {path.stat().st_size:,} bytes", file=sys.stderr)
     except ConceptLMError as error:
         print(error, file=sys.stderr)

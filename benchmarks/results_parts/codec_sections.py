@@ -137,6 +137,7 @@ def translation(data: Mapping[str, Any], images: Images) -> list[str]:
     values = {tuple(key.split()): one["chrf"]["value"] for key, one in pairs.items()}
     images["results-translation.svg"] = matrix_chart(
         "Translation through concepts, chrF",
+        "written in",
         languages,
         values,  # type: ignore[arg-type] # keys of two words
         higher_is_better=True,
@@ -183,10 +184,10 @@ def translation(data: Mapping[str, Any], images: Images) -> list[str]:
                         _way(key),
                         f"{one['n']:,}{_few(one['n'])}",
                         figure(one["chrf"]),
-                        figure(one.get("chrf_meaning")),
-                        figure(one["copy"]),
-                        figure(one["other"]),
-                        figure(one["meaning"], 3),
+                        number(one.get("chrf_meaning", {}).get("value")),
+                        number(one["copy"]["value"]),
+                        number(one["other"]["value"]),
+                        number(one["meaning"]["value"], 3),
                         number(one["meaning_human"]["value"], 3),
                         number(one["meaning_other"]["value"], 3),
                     ]
@@ -257,7 +258,7 @@ def search(data: Mapping[str, Any], images: Images) -> list[str]:
         left, right = key.split()
         values[left, right], values[right, left] = one["ours"]["margin"]["there"], one["ours"]["margin"]["back"]
     images["results-search.svg"] = matrix_chart(
-        "Translations not found, per cent (xsim error)", languages, values, higher_is_better=False
+        "Translations not found, per cent (xsim error)", "searched in", languages, values, higher_is_better=False
     )
     head = ["languages", "pairs"]
     for words in spaces.values():

@@ -11,6 +11,9 @@ from largeconcept.eval.report.markup import escape
 from largeconcept.languages import language_name
 
 MOST_BYTES = 60_000
+SHOWN = 560
+"""Width at which a page shows a drawing, in pixels."""
+_EDGE = 16  # room for names of languages, which are longer than figures
 _COLOURS = ("#2563c9", "#c2410c", "#15803d", "#8b2fd6", "#be185d", "#0e7490", "#94600a", "#57534e")
 _SERIES = "".join(f".s{i}{{stroke:{c}}}.f{i}{{fill:{c}}}" for i, c in enumerate(_COLOURS, 1))
 _STYLE = (
@@ -39,7 +42,7 @@ def alone(title: str, figure: str, names: Sequence[str] = ()) -> str:
     keys = _KEY.findall(legend(names)) if len(names) > 1 else []
     parts, x, y = [], 58.0, height + 40.0
     for name, key in zip(names, keys):
-        wide = 40.0 + 6.6 * len(name)
+        wide = 46.0 + 7.0 * len(name)
         if x + wide > WIDTH:
             x, y = 58.0, y + 20.0
         parts.append(
@@ -49,9 +52,10 @@ def alone(title: str, figure: str, names: Sequence[str] = ()) -> str:
         x += wide
     bottom = y + 10.0 if parts else height + 24.0
     made = (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH:.0f} {bottom:.0f}" role="img">'
-        f'<style>{_STYLE}{_SERIES}</style><rect width="100%" height="100%" fill="#fff"/>'
-        f'<text class="title" x="12" y="17">{escape(title)}</text><g transform="translate(0 22)">{body}</g>'
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="{-_EDGE} 0 {WIDTH + _EDGE:.0f} {bottom:.0f}" '
+        f'width="{SHOWN}" height="{bottom * SHOWN / (WIDTH + _EDGE):.0f}" role="img">'
+        f'<style>{_STYLE}{_SERIES}</style><rect x="{-_EDGE}" width="100%" height="100%" fill="#fff"/>'
+        f'<text class="title" x="0" y="17">{escape(title)}</text><g transform="translate(0 22)">{body}</g>'
         f"{''.join(parts)}</svg>\n"
     )
     if len(made.encode()) > MOST_BYTES:
@@ -79,10 +83,15 @@ def noise_chart(data: Mapping[str, Any]) -> str:
 
 
 def matrix_chart(
-    title: str, languages: Sequence[str], values: Mapping[tuple[str, str], float | None], *, higher_is_better: bool
+    title: str,
+    across: str,
+    languages: Sequence[str],
+    values: Mapping[tuple[str, str], float | None],
+    *,
+    higher_is_better: bool,
 ) -> str:
     """Draw a value for each two languages: rows the one that is read, columns the one that is written or searched."""
     names = [language_name(lang) for lang in languages]
     rows = [[values.get((left, right)) for right in languages] for left in languages]
-    figure = heat_map(title, "to", "", names, names, rows, higher_is_better=higher_is_better)
+    figure = heat_map(title, across, "", names, names, rows, higher_is_better=higher_is_better)
     return alone(title, figure)

@@ -24,6 +24,13 @@ NAMES = {
     "reference": "the author",
     "truth": "the truth",
 }
+HEADS = {
+    "copy_last": "last again",
+    "nearest_train": "nearest text",
+    "shuffled": "another's",
+    "reference": "author",
+}
+"""Shorter names, where each has a column."""
 COLUMNS = {
     "rouge_l": 1,
     "chrf": 1,
@@ -53,8 +60,14 @@ _LONGEST = 420
 
 
 def label(predictor: str) -> str:
-    """Return what a predictor is called."""
+    """Return what a predictor is called in a table."""
     return NAMES.get(predictor, predictor.replace("_", " "))
+
+
+def spoken(predictor: str) -> str:
+    """Return what a predictor is called in a sentence."""
+    name = label(predictor)
+    return name if name.startswith(("lead-", "the ")) else f"the {name}"
 
 
 def next_concept(data: Mapping[str, Any], images: Images) -> list[str]:
@@ -85,7 +98,7 @@ def next_concept(data: Mapping[str, Any], images: Images) -> list[str]:
         if "contrastive_accuracy" in group
     }
     if accuracy:
-        words = [against(one, label(who), 3) for who, one in accuracy.items() if one["value"] is not None]
+        words = [against(one, spoken(who), 3) for who, one in accuracy.items() if one["value"] is not None]
         lines += [f"By contrastive accuracy the model {listed(words)}."]
     return [*lines, *_notes(task), ""]
 
@@ -124,7 +137,7 @@ def writing(data: Mapping[str, Any], images: Images) -> list[str]:
             known = [one for one in items if rival in one]
             if known:
                 among = "" if len(known) == len(items) else f" (in {len(known)} of {len(items)} languages)"
-                words.append(against(pooled(known, "model", "rouge_l", rival), label(rival)) + among)
+                words.append(against(pooled(known, "model", "rouge_l", rival), spoken(rival)) + among)
         if words:
             lines += [f"Over all these texts the model, by ROUGE-L, {listed(words)}.", ""]
         rows = [row for one in groups.values() for row in one["samples"][task]]
@@ -143,7 +156,11 @@ def _by_language(groups: Mapping[str, Any], task: str, metric: str) -> list[str]
             for who in order
         ]
         rows.append([name(lang), one["tasks"][task]["n"], *(c + stars(w, metric) for c, w in zip(cells, order))])
-    return [f"{title_of(metric)}, by language:", "", *table(["", "texts", *map(label, order)], rows)]
+    return [
+        f"{title_of(metric)}, by language:",
+        "",
+        *table(["", "texts", *(HEADS.get(who, label(who)) for who in order)], rows),
+    ]
 
 
 def _full(task: Mapping[str, Any]) -> list[str]:

@@ -43,24 +43,28 @@ def section(part: str, found: Found, images: Images) -> list[str]:
     return draw(data, images)
 
 
-def page(found: Found, command: str) -> tuple[str, Images]:
+Command = Callable[[str | None], str]
+"""Returns the command that prints a part, or the one that measures everything."""
+
+
+def page(found: Found, command: Command) -> tuple[str, Images]:
     """Return the page and its drawings.
 
     Args:
         found: what was measured; parts that were not are said to be missing.
-        command: that measures everything, without ``--part``.
+        command: see :data:`Command`.
     """
     images: Images = {}
-    lines = ["# Results", "", *_about(found, command), "## Targets", "", *_targets(found)]
+    lines = ["# Results", "", *_about(found, command(None)), "## Targets", "", *_targets(found)]
     for group, parts in GROUPS.items():
         lines += [f"## {group}", ""]
         for part, title in parts.items():
-            lines += [f"### {title}", "", "```", f"{command} --part {part}", "```", ""]
+            lines += [f"### {title}", "", "```", command(part), "```", ""]
             lines += section(part, found, images) if part in found else ["Not measured.", ""]
     return "\n".join(lines).rstrip() + "\n", images
 
 
-def write(found: Found, command: str, target: Path) -> list[Path]:
+def write(found: Found, command: Command, target: Path) -> list[Path]:
     """Write the page, and the drawings into the folder ``images`` beside it; return the files."""
     text, images = page(found, command)
     files = [target.parent / "images" / one for one in images]
@@ -83,7 +87,7 @@ def _targets(found: Found) -> list[str]:
         "What was wanted before anything was trained, and what is reached on texts that nothing was trained on. "
         "Summaries are taken over all languages.",
         "",
-        *table(["target", "reached", ""], rows),
+        *table(["target", "reached", ""], rows, "---"),
         f"{met} of {len(rows)} targets are met.",
         "",
     ]

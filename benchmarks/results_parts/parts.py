@@ -20,6 +20,7 @@ class Part:
         uses: options it depends on.
         limits: fields of :class:`~results_parts.inputs.Limits` it depends on.
         needs: options without which it is left out.
+        beside: options of another part's figures that are shown beside its own.
         version: raised whenever its figures change.
     """
 
@@ -27,6 +28,7 @@ class Part:
     uses: tuple[str, ...]
     limits: tuple[str, ...] = ()
     needs: tuple[str, ...] = ("prepared",)
+    beside: tuple[str, ...] = ()
     version: int = 1
 
 
@@ -53,7 +55,11 @@ PARTS: dict[str, Part] = {
     "next_concept": Part(model_parts.next_concept, ("pipeline", "data", "token_lm"), ("documents",), needs=("data",)),
     "writing": Part(model_parts.writing, ("pipeline", "prepared", "data", "token_lm"), ("texts", "samples")),
     "zero_shot": Part(
-        model_parts.zero_shot, ("english_only", "prepared"), ("texts", "samples"), needs=("prepared", "english_only")
+        model_parts.zero_shot,
+        ("english_only", "prepared"),
+        ("texts", "samples"),
+        needs=("prepared", "english_only"),
+        beside=("data", "token_lm"),
     ),
     "shipping": Part(model_parts.shipping, ("pipeline", "float_pipeline", "data"), ("documents", "noisy"), needs=()),
 }

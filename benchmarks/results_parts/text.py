@@ -36,10 +36,15 @@ def number(value: float | None, digits: int = 1) -> str:
     return text.lstrip("-") if float(text.replace(",", "")) == 0 else text.replace("-", "−")
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str]:
-    """Return a table; columns but the first are figures."""
-    ways = ["---", *("---:" for _ in head[1:])]
-    return [f"| {' | '.join(map(str, row))} |" for row in (head, ways, *rows)] + [""]
+def table(head: Sequence[str], rows: Sequence[Sequence[object]], way: str = "---:") -> list[str]:
+    """Return a table; columns but the first are figures, where ``way`` does not say otherwise."""
+    ways = ["---", *(way for _ in head[1:])]
+    return [f"| {' | '.join(_whole(str(cell)) for cell in row)} |" for row in (head, ways, *rows)] + [""]
+
+
+def _whole(cell: str) -> str:
+    """Keep a value and its interval on one line."""
+    return re.sub(r"(?<=[\d%]) (?=\[)|(?<=\d,) (?=[−\d])|(?<=\d) (?=%)", "\u00a0", cell)
 
 
 def name(lang: str) -> str:

@@ -16,7 +16,10 @@ from results_parts.targets import targets
 from results_parts.text import against, figure, literal, pooled, shares, table
 
 LANGUAGES = ("eng_Latn", "deu_Latn", "fra_Latn")
-COMMAND = "python benchmarks/results.py --pipeline default --prepared PREPARED"
+
+
+def command(part):
+    return "python benchmarks/results.py" + (f" --part {part}" if part else "")
 
 
 def one(value, wide=1.0, n=200):
@@ -256,7 +259,7 @@ def test_an_interval_across_the_target_is_chance(found):
 
 def test_what_was_not_measured_is_not_met(found):
     assert {verdict for _, verdict in verdicts({})} == {"not measured"}
-    text, images = page({}, COMMAND)
+    text, images = page({}, command)
     assert "0 of 6 targets are met" in text and text.count("Not measured.") == 8 and not images
     for lang in LANGUAGES:
         for who in ("token_lm", "nearest_train"):
@@ -268,13 +271,13 @@ def test_a_language_without_a_rival_is_said_to_be_missing(found):
     del found["writing"]["data"]["languages"]["fra_Latn"]["items"]["summarize"]["nearest_train"]
     rows = verdicts(found)
     assert rows[3][0].endswith("(in 2 of 3 languages)") and rows[3][1] == "met"
-    assert "beats nearest training text by 3.0 [3.0, 3.0] (in 2 of 3 languages)" in page(found, COMMAND)[0]
+    assert "beats the nearest training text by 3.0 [3.0, 3.0] (in 2 of 3 languages)" in page(found, command)[0]
 
 
 def test_the_page_concludes_from_the_figures(found):
-    text, _ = page(found, COMMAND)
+    text, _ = page(found, command)
     for part in ("round_trip", "noise", "translation", "search", "next_concept", "writing", "zero_shot", "shipping"):
-        assert f"{COMMAND} --part {part}" in text
+        assert f"```\n{command(part)}\n```" in text
     assert "English is 12.5 above the target of 70." in text
     assert "from 64.0 (French) to 82.5 (English)" in text
     assert "these reach 32.5 auto-BLEU less than short ones" in text
@@ -283,9 +286,9 @@ def test_the_page_concludes_from_the_figures(found):
     assert "that is 67." in text  # (0.9 - 0.8) / (0.95 - 0.8)
     assert "the wording of the source helps here" in text
     assert "The independent encoder errs less, by 2.0 points." in text
-    assert "the model beats last sentence again by 0.100 [0.050, 0.150]" in text
+    assert "the model beats the last sentence again by 0.100 [0.050, 0.150]" in text
     assert "30.0 \\*" not in text and "25.0*" in text  # a star beside what differs
-    assert "does not beat token model: 2.0 behind" in text
+    assert "does not beat the token model: 2.0 behind" in text
     assert "which reaches the target of 80 %" in text
     assert "Rounding costs 0.75 auto-BLEU on average" in text
     assert "opened in 1.20 s" in text
@@ -296,14 +299,14 @@ def test_the_page_concludes_from_the_figures(found):
     data["round_trip"]["data"]["classes"]["short"]["eng_Latn"] = tripped(60.0)
     data["search"]["data"]["pairs"]["eng_Latn deu_Latn"]["judge"]["margin"] = errors(5.0)
     data["zero_shot"]["data"]["deu_Latn"] = zero_shot_of("deu_Latn", 9.0)
-    text, _ = page(data, COMMAND)
+    text, _ = page(data, command)
     assert "English is 10.0 below the target of 70." in text
     assert "no more than the independent encoder's, by 1.0 points" in text
     assert "which does not reach the target of 80 %" in text
 
 
 def test_tables_have_as_many_cells_as_columns(found):
-    text, _ = page(found, COMMAND)
+    text, _ = page(found, command)
     blocks = re.findall(r"(?:^\|.*\|$\n?)+", text, re.MULTILINE)
     assert len(blocks) > 12
     for block in blocks:
@@ -313,7 +316,7 @@ def test_tables_have_as_many_cells_as_columns(found):
 
 
 def test_drawings_are_small_files_of_their_own(found, tmp_path):
-    files = write(found, COMMAND, tmp_path / "docs" / "results.md")
+    files = write(found, command, tmp_path / "docs" / "results.md")
     text = files[0].read_text()
     drawings = files[1:]
     assert [one.name for one in drawings] == ["results-noise.svg", "results-translation.svg", "results-search.svg"]
@@ -325,11 +328,11 @@ def test_drawings_are_small_files_of_their_own(found, tmp_path):
         assert not list(root.iter("{http://www.w3.org/2000/svg}image"))
     noise = drawings[0].read_text()
     assert noise.count("<polyline") == len(LANGUAGES) and "German" in noise
-    assert write(found, COMMAND, tmp_path / "docs" / "results.md")[0].read_text() == text
+    assert write(found, command, tmp_path / "docs" / "results.md")[0].read_text() == text
 
 
 def test_texts_of_a_corpus_stay_texts(found):
-    text, _ = page(found, COMMAND)
+    text, _ = page(found, command)
     assert "<script>" not in text and "&lt;script&gt;" in text
     assert "characters more)" in text
     assert literal("a | b_c_ `d` [e](f)") == "a \\| b\\_c\\_ \\`d\\` \\[e\\](f)"
@@ -346,7 +349,8 @@ def test_comparisons_say_what_is_chance():
     assert against(one(0.0), "it").startswith("does not beat it: 0.0 behind, within chance")
     assert figure({"value": None, "low": None, "high": None}) == "–"
     assert figure(one(-0.01, 0.0)) == "0.0 [0.0, 0.0]"
-    assert table(["a", "b"], [[1, 2]]) == ["| a | b |", "| --- | ---: |", "| 1 | 2 |", ""]
+    assert table(["a"], [["1.0 [−2.0, 3.0]"]])[2] == "| 1.0\u00a0[−2.0,\u00a03.0] |"
+    assert table(["a", "b", "c"], [[1, 2, 3]]) == ["| a | b | c |", "| --- | ---: | ---: |", "| 1 | 2 | 3 |", ""]
 
 
 def test_items_of_languages_are_taken_together_by_document():

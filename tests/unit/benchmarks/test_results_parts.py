@@ -234,11 +234,11 @@ def test_every_part_is_measured_and_drawn(make_inputs, prepared, tmp_path, monke
     assert len(items["ids"]) == 3 == len(items["model"]["rouge_l"])
     assert items["ids"] == found["zero_shot"]["data"]["deu_Latn"]["items"]["ids"]
     assert found["writing"]["data"]["into"]["tasks"]["summarize_into"]["n"] == 3
-    text, images = page(found, "command")
+    text, images = page(found, str)
     assert len(images) == 3 and "Not measured." not in text and str(tmp_path) not in text
 
     again = results.measured(inputs, store, list(PARTS), only_read=True)
-    assert page(again, "command") == (text, images)
+    assert page(again, str) == (text, images)
 
 
 def test_what_was_not_given_is_left_out(make_inputs, tmp_path):
@@ -264,6 +264,22 @@ def test_the_command_names_no_folder_of_this_machine():
     )
     given = results.arguments(["--pipeline", "/p", "--float", "/f", "--limit", "7"])
     assert results.command_of(given) == "python benchmarks/results.py --pipeline PIPELINE --float FLOAT --limit 7"
+
+
+def test_the_command_of_a_part_names_what_it_uses():
+    given = results.arguments(
+        ["--prepared", "p", "--data", "d", "--english-only", "e", "--texts", "40", "--searched", "50"]
+    )
+    assert results.command_of(given, "search") == (
+        "python benchmarks/results.py --pipeline default --prepared PREPARED --searched 50 --part search"
+    )
+    assert results.command_of(given, "zero_shot").splitlines() == [
+        "python benchmarks/results.py --pipeline default --prepared PREPARED --data DATA \\",
+        "    --english-only ENGLISH_ONLY --texts 40 --part zero_shot",
+    ]
+    # What the shorter command finds is what the longer one has measured.
+    short = results.arguments(["--prepared", "p", "--searched", "50"])
+    assert all(results.command_of(one, "search") == results.command_of(short, "search") for one in (given, short))
 
 
 def test_a_limit_makes_every_part_small():
