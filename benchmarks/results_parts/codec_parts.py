@@ -5,6 +5,7 @@ Shape letters: N sentences, C concept dimension, F form channels.
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import replace
@@ -48,7 +49,8 @@ class MeaningOnly:
 
 def score(one: Estimate) -> dict[str, Any]:
     """Return an estimate as plain data, as scores are written everywhere."""
-    return {"value": one.mean, "low": one.low, "high": one.high, "n": one.n}
+    found = {"value": one.mean, "low": one.low, "high": one.high}
+    return {**{name: value if math.isfinite(value) else None for name, value in found.items()}, "n": one.n}
 
 
 def mean_score(values: Sequence[float], owners: Sequence[Hashable], seed: int) -> dict[str, Any]:

@@ -74,7 +74,9 @@ def folded(title: str, lines: Sequence[str]) -> list[str]:
 
 def against(found: Scores, other: str, digits: int = 1, unit: str = "") -> str:
     """Return how the model compares with another one, from model − other: what follows "the model"."""
-    value, low, high = found["value"], found["low"], found["high"]
+    value, low, high = (found.get(key) for key in ("value", "low", "high"))
+    if value is None or low is None or high is None:
+        return f"cannot be compared with {other}"
     both = f"[{number(low, digits)}, {number(high, digits)}]"
     size = f"{number(abs(value), digits)}{unit}"
     if value > 0:

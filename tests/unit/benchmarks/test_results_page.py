@@ -230,7 +230,10 @@ def verdicts(found):
 def test_targets_say_what_is_reached_and_by_how_much_it_is_missed(found):
     rows = verdicts(found)
     assert rows[0] == ("82.5 [81.5, 83.5]", "met")
-    assert rows[1] == ("4.0 %; 1 of 1 pairs of languages are within", "met")  # the pair of too few is left out
+    assert rows[1] == (
+        "4.0 %; 1 of 1 pairs of languages are within; by meaning alone 3.0 %",
+        "met",
+    )  # the pair of too few is left out
     assert [verdict for _, verdict in rows[2:4]] == ["met", "met"]
     assert rows[2][0].startswith("30.0 [") and " against 25.0 [" in rows[2][0]
     assert rows[4][0].startswith("93.8 % [") and rows[4][1].startswith("met")  # 30 of 32
@@ -347,6 +350,7 @@ def test_comparisons_say_what_is_chance():
     assert against(one(-2.0), "it") == "does not beat it: 2.0 behind [−3.0, −1.0]"
     assert against(one(-0.5), "it") == "does not beat it: 0.5 behind, within chance [−1.5, 0.5]"
     assert against(one(0.0), "it").startswith("does not beat it: 0.0 behind, within chance")
+    assert against({"value": None, "low": None, "high": None}, "it") == "cannot be compared with it"
     assert figure({"value": None, "low": None, "high": None}) == "–"
     assert figure(one(-0.01, 0.0)) == "0.0 [0.0, 0.0]"
     assert table(["a"], [["1.0 [−2.0, 3.0]"]])[2] == "| 1.0\u00a0[−2.0,\u00a03.0] |"
