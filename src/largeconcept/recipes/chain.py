@@ -293,11 +293,12 @@ class _Chain:
             return
         generation = {**SAMPLERS[self.kind], **_plain(self.settings["generation"])}
         limit = MAX_BYTES if self.size == "cpu" else None
+        own = run / "codec"  # of a run that has trained the decoder, too
         ship_pipeline(
             run,
             self.pipeline,
             max_bytes=limit,
-            codec=self._codec_folder,
+            codec=own if (own / "config.json").is_file() else self._codec_folder,
             generation=generation,
             card=self._card(),
         )

@@ -183,6 +183,9 @@ def concept_run(model: dict[str, Any], data: str | Path, out: str | Path, langua
 def tuning_run(data: str | Path, start: str | Path, out: str | Path, languages: Sequence[str] | None) -> RunConfig:
     """Return what instruction tuning of both sizes shares: each task its share, in each the dataset's weights.
 
+    A regression is tuned through the decoder, and the decoder with it: on a summary of one sentence its distance says
+    little, since a mean of possible summaries is none. The run leaves a codec with the new decoder.
+
     Raises:
         DataError: no document has a summary.
     """
@@ -200,6 +203,10 @@ def tuning_run(data: str | Path, start: str | Path, out: str | Path, languages: 
             for name, weight in chosen.items()
         ]
     run = _run(find_start(start).config(), sources, data, out)
+    if run.model.type == "mse":
+        through = {"type": "through_decoder", "train_decoder": True, "round_trip": 0.4, "max_sentences": 256}
+        plain = run.to_dict()
+        run = RunConfig.from_dict({**plain, "objective": through, "data": {**plain["data"], "sentences": True}})
     return RunConfig.from_dict({**run.to_dict(), "train": {**run.train.to_dict(), "init_from": str(start)}})
 
 
