@@ -20,6 +20,7 @@ _SCHEDULE = {"num_timesteps": 12}
 
 SMALL: dict[str, dict[str, Any]] = {
     "mse": {"type": "mse", "num_layers": 2, **_STYLE},
+    "mse_copying": {"type": "mse", "num_layers": 2, "copy_heads": 2, **_STYLE},
     "two_tower": {
         "type": "two_tower",
         "num_context_layers": 2,

@@ -18,20 +18,28 @@ CODECS = {
     "sonar": "largeconcept.codec.sonar.codec:SonarCodec",
     "toy": "largeconcept.codec.toy:ToyCodec",
 }
-SHIPPED = ("starter",)
+SHIPPED = {"starter": "codec-starter", "small": "pipeline/codec"}
+"""Name -> folder in ``largeconcept/assets``: four languages in 384 channels; six in 1,024, of the model that ships."""
 NAMES = (*SHIPPED, "toy", "sonar", "external:use")
 
 
 def shipped_codec(name: str = "starter") -> Path:
-    """Return the folder of a codec that comes with the library."""
-    return Path(str(resources.files("largeconcept"))) / "assets" / f"codec-{name}"
+    """Return the folder of a codec that comes with the library.
+
+    Raises:
+        ConfigError: none of that name does.
+    """
+    if name not in SHIPPED:
+        raise ConfigError("no such codec ships", where="codec", got=name, hint=did_you_mean(name, list(SHIPPED)))
+    return Path(str(resources.files("largeconcept"))) / "assets" / SHIPPED[name]
 
 
 def load_codec(name: str | Path = "starter", path: str | Path | None = None, **options: Any) -> ConceptCodec:
     """Load a codec.
 
     Args:
-        name: ``starter`` (shipped), ``toy`` (for trying things out), ``sonar``, or the folder of a saved codec.
+        name: ``starter`` or ``small`` (shipped), ``toy`` (for trying things out), ``sonar``, or the folder of a saved
+            codec.
             ``sonar:PLACE`` is the same as ``sonar`` with ``path=PLACE``. ``external:NAME`` is another sentence encoder
             without a decoder, see :func:`largeconcept.codec.encoders.open_encoder`.
         path: of ``sonar``: a folder with Meta's files, a Hugging Face model, or an id on the hub.

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from largeconcept.errors import ConfigError, did_you_mean
 from largeconcept.generate.options import GenerationOptions
+from largeconcept.nn.copying import HEAD_DIM
 from largeconcept.nn.mlp import glu_width
 from largeconcept.nn.timestep import NUM_FREQUENCIES
 
@@ -230,7 +231,26 @@ def _regression(config: Any, context: int, new: int, options: GenerationOptions,
     layer, inward = _Layer.of(config), 2 * config.concept_dim * config.model_dim
     read = context * inward + _read(layer, config.num_layers, context, causal)
     write = (new - 1) * inward + _append(layer, config.num_layers, context, new)
+    copied = Copying.of(config)
+    read += context * copied.key
+    write += (new - 1) * copied.key + new * copied.query + sum(context + i for i in range(new)) * copied.pair
     return Flops(read=read, write=write + new * inward)  # D to C costs what C to D does
+
+
+@dataclass(frozen=True, slots=True)
+class Copying:
+    """Copying attention: a key for each concept read, a query for each that is written, and each pair of them."""
+
+    key: int = 0
+    query: int = 0
+    pair: int = 0
+
+    @classmethod
+    def of(cls, config: Any) -> Copying:
+        """Return the operations of a model's copying attention; none without heads."""
+        heads, key = config.copy_heads, 2 * config.model_dim * config.copy_heads * HEAD_DIM
+        pair = 2 * heads * (HEAD_DIM + config.concept_dim)
+        return cls(key, key + 2 * config.model_dim * heads, pair)
 
 
 def _token_lm(config: Any, context: int, new: int, options: GenerationOptions, causal: _Causal) -> Flops:

@@ -22,7 +22,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from largeconcept.errors import ConfigError, did_you_mean
-from largeconcept.eval.cost import _Causal, _Layer, _read, _time_embedding, codec_flops
+from largeconcept.eval.cost import Copying, _Causal, _Layer, _read, _time_embedding, codec_flops
 
 if TYPE_CHECKING:
     from largeconcept.train.config import RunConfig
@@ -218,7 +218,9 @@ def sentence_flops(shape: Any, tokens: int) -> Sentence:
 
 def _regression(config: Any, objective: Any, batch: Batch, causal: _Causal) -> tuple[int, int]:
     # All positions are read and predict, the last one too.
-    each = batch.length * 2 * 2 * config.concept_dim * config.model_dim
+    copied = Copying.of(config)
+    each = batch.length * (2 * 2 * config.concept_dim * config.model_dim + copied.key + copied.query)
+    each += batch.length * batch.length * copied.pair
     return batch.rows * (each + _read(_Layer.of(config), config.num_layers, batch.length, causal)), 0
 
 

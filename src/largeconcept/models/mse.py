@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from largeconcept.config import Config
 from largeconcept.errors import DataError
 from largeconcept.models.checks import as_lengths, check_concepts
+from largeconcept.nn.copying import CopyAttention
 from largeconcept.nn.decoder import TOY_STYLE, CausalDecoder, TransformerConfig
 from largeconcept.nn.kv_cache import StateCache
 from largeconcept.nn.linear import Linear
@@ -37,10 +38,13 @@ class MSEConfig(TransformerConfig):
 
     Attributes:
         num_layers: number of layers.
+        copy_heads: heads of :class:`~largeconcept.nn.copying.CopyAttention`, by which concepts that were read go into
+            the prediction as they are; 0, the paper's, for none.
     """
 
     type: Literal["mse"] = "mse"
     num_layers: int = Field(default=32, ge=1)
+    copy_heads: int = Field(default=0, ge=0)
 
     @classmethod
     def toy(cls, **settings: Any) -> MSEConfig:
@@ -63,6 +67,8 @@ class MSEConceptModel(nn.Module):
         self.config = config
         self.decoder = CausalDecoder(config, config.num_layers, POSITION_STD)
         self.output_proj = Linear(config.model_dim, config.concept_dim)
+        sizes = (config.concept_dim, config.model_dim, config.copy_heads)
+        self.copying = CopyAttention(*sizes) if config.copy_heads else None
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Predict the next concept at every position.
@@ -79,8 +85,9 @@ class MSEConceptModel(nn.Module):
             DataError: a wrong shape or type, or a document longer than the learned positions.
         """
         check_concepts(x, self.config.concept_dim, "x")
-        out: Tensor = self.output_proj(self.decoder(x))
-        return out.float()
+        hidden = self.decoder(x)
+        out: Tensor = self.output_proj(hidden).float()
+        return out if self.copying is None else out + self.copying(hidden, x)
 
     def prefill(
         self, x: Tensor, lengths: Tensor | Sequence[int] | None = None, capacity: int | None = None
@@ -102,9 +109,18 @@ class MSEConceptModel(nn.Module):
             )
         context = self.decoder.new_cache(x.shape[0], max(capacity or 0, x.shape[1]))
         hidden = self.decoder.prefill(x, sizes, context)
-        last = hidden[torch.arange(x.shape[0], device=x.device), torch.tensor(sizes, device=x.device) - 1]
-        return StateCache(context, self.output_proj(last).float())
+        rows, ends = torch.arange(x.shape[0], device=x.device), torch.tensor(sizes, device=x.device) - 1
+        last = hidden[rows, ends]
+        state = self.output_proj(last).float()
+        if self.copying is None:
+            return StateCache(context, state)
+        copied = self.copying.new_cache(x.shape[0], context.capacity)
+        return StateCache(context, state + self.copying.prefill(hidden, last, x, sizes, copied), copied)
 
     def extend(self, cache: StateCache, x: Tensor) -> None:
         """Read one more concept of each row, (B, C) normalised; ``cache.state`` then predicts the one after it."""
-        cache.state = self.output_proj(self.decoder.step(x, cache.context)).float()
+        hidden = self.decoder.step(x, cache.context)
+        cache.state = self.output_proj(hidden).float()
+        if self.copying is not None:
+            assert cache.copied is not None
+            cache.state = cache.state + self.copying.step(hidden, x, cache.copied)

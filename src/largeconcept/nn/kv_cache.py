@@ -4,7 +4,7 @@ Every row of a batch has its own length, so prompts of different lengths live si
 at the row's own end, and the mask hides what lies beyond it. Lengths are kept on the host; using the cache never waits
 for a device.
 
-Shape letters: B batch, H heads, K head dimension, L capacity.
+Shape letters: B batch, H heads, K head dimension, V value dimension, L capacity.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Tensor
 
 
 class KVCache:
-    """Keys and values (B, H, L, K) of each layer.
+    """Keys (B, H, L, K) and values (B, H, L, V) of each layer.
 
     Args:
         num_layers: number of attention layers that share the lengths.
@@ -26,13 +26,25 @@ class KVCache:
         head_dim: K.
         capacity: L, room for this many entries a row; grows by doubling when more are appended.
         like: a tensor whose device and type the cache takes.
+        value_dim: V; ``None`` for K.
     """
 
-    def __init__(self, num_layers: int, batch: int, num_heads: int, head_dim: int, capacity: int, like: Tensor) -> None:
-        shape = (batch, num_heads, max(capacity, 1), head_dim)
+    def __init__(
+        self,
+        num_layers: int,
+        batch: int,
+        num_heads: int,
+        head_dim: int,
+        capacity: int,
+        like: Tensor,
+        value_dim: int | None = None,
+    ) -> None:
+        shape = (batch, num_heads, max(capacity, 1))
         # Zeros, not garbage: hidden entries are multiplied by a weight of zero, and 0 * NaN is NaN.
-        self.keys = [torch.zeros(shape, device=like.device, dtype=like.dtype) for _ in range(num_layers)]
-        self.values = [torch.zeros(shape, device=like.device, dtype=like.dtype) for _ in range(num_layers)]
+        self.keys, self.values = (
+            [torch.zeros(*shape, dim, device=like.device, dtype=like.dtype) for _ in range(num_layers)]
+            for dim in (head_dim, head_dim if value_dim is None else value_dim)
+        )
         self.lengths: list[int] = [0] * batch
         self._refresh()
 
@@ -47,7 +59,7 @@ class KVCache:
         return max(self.lengths, default=0)
 
     def fill(self, layer: int, keys: Tensor, values: Tensor) -> None:
-        """Write (B, H, S, K) to the front of every row; call :meth:`set_lengths` after the last layer."""
+        """Write (B, H, S, K) and (B, H, S, V) to the front of every row; after the last layer, :meth:`set_lengths`."""
         self._reserve(keys.shape[2])
         self.keys[layer][:, :, : keys.shape[2]] = keys
         self.values[layer][:, :, : keys.shape[2]] = values
@@ -64,7 +76,7 @@ class KVCache:
         self.set_lengths([n + 1 for n in self.lengths])
 
     def append(self, layer: int, keys: Tensor, values: Tensor) -> None:
-        """Write (B, H, K) to the last place of every row."""
+        """Write (B, H, K) and (B, H, V) to the last place of every row."""
         if self._last is None:
             self.keys[layer][:, :, self.size - 1] = keys
             self.values[layer][:, :, self.size - 1] = values
@@ -74,7 +86,7 @@ class KVCache:
             self.values[layer][rows, :, places] = values
 
     def view(self, layer: int) -> tuple[Tensor, Tensor]:
-        """Return keys and values (B, H, size, K); use together with :attr:`mask`."""
+        """Return keys (B, H, size, K) and values (B, H, size, V); use together with :attr:`mask`."""
         return self.keys[layer][:, :, : self.size], self.values[layer][:, :, : self.size]
 
     @property
@@ -123,10 +135,12 @@ class StateCache:
     Attributes:
         context: keys and values of what was read.
         state: (B, …), made from the last entry read; each family says what it is (a prediction, a hidden state).
+        copied: keys and concepts of what was read, of a model that copies.
     """
 
     context: KVCache
     state: Tensor
+    copied: KVCache | None = None
 
     @property
     def lengths(self) -> list[int]:
@@ -137,8 +151,12 @@ class StateCache:
         """Keep only these rows, in this order; a row may be kept more than once."""
         self.context.select(rows)
         self.state = self.state[list(rows)]
+        if self.copied is not None:
+            self.copied.select(rows)
 
     def join(self, other: StateCache) -> None:
         """Take the rows of another cache after one's own."""
         self.context.join(other.context)
+        if self.copied is not None and other.copied is not None:
+            self.copied.join(other.copied)
         self.state = torch.cat((self.state, other.state))

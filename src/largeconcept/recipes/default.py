@@ -67,7 +67,7 @@ def pretrain(
     """
     shapes: dict[str, dict[str, Any]] = {
         "two_tower": {"num_context_layers": 4, "num_denoiser_layers": 6, "model_dim": 576, "num_heads": 9},
-        "mse": {"num_layers": 8, "model_dim": 768, "num_heads": 12},
+        "mse": {"num_layers": 8, "model_dim": 768, "num_heads": 12, "copy_heads": 8},
     }
     run = concept_run({"type": kind, "dropout": 0.1, **shapes[kind]}, data, out, languages)
     return run.override(

@@ -32,7 +32,7 @@ def pretrain(
     kind: str = "two_tower",
     languages: Sequence[str] | None = None,
 ) -> RunConfig:
-    """LCM of about 9 M parameters on all documents; about 45 minutes on two cores.
+    """LCM of about 10 M parameters on all documents; about 45 minutes on two cores.
 
     Args:
         data: a concept dataset; where it has a ``mixture.json`` its splits are mixed as that says.
@@ -42,7 +42,7 @@ def pretrain(
     """
     shapes: dict[str, dict[str, Any]] = {
         "two_tower": {"num_context_layers": 3, "num_denoiser_layers": 4, "model_dim": 256, "num_heads": 4},
-        "mse": {"num_layers": 6, "model_dim": 320, "num_heads": 4},
+        "mse": {"num_layers": 3, "model_dim": 512, "num_heads": 8, "copy_heads": 4},
     }
     run = concept_run({"type": kind, "dropout": 0.1, **shapes[kind]}, data, out, languages)
     return run.override(
@@ -63,7 +63,7 @@ def finetune(
 ) -> RunConfig:
     """Instruction tuning of a pre-trained LCM: summarise, expand, go on.
 
-    About ten minutes on two cores by diffusion, about forty through the decoder (``mse``).
+    About ten minutes on two cores by diffusion, an hour through the decoder (``mse``).
 
     Args:
         data: a concept dataset that keeps summaries.

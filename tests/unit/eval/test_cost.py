@@ -34,6 +34,7 @@ PLAIN = GenerationOptions(num_inference_steps=5, guidance_scale=1.0)
 CASES = {
     "mse": (MSEConfig(**LAYERS), STEPS),
     "mse, toy style": (MSEConfig.toy(**LAYERS), STEPS),
+    "mse, copying": (MSEConfig(**LAYERS, copy_heads=3), STEPS),
     "through_decoder": (ThroughDecoderConfig(**{**LAYERS, "ffn_dim": None}, head_size=8), STEPS),
     "energy": (EnergyConfig(**LAYERS, num_head_layers=2), STEPS),
     "energy, candidates": (EnergyConfig(**LAYERS, num_head_layers=2, noise_dim=7), GenerationOptions(num_candidates=4)),
