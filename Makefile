@@ -16,7 +16,7 @@ $(VENV)/.installed: pyproject.toml
 	$(BIN)/pip install -q -e ".[dev]"
 	touch $@
 
-demo: install   ## the model that ships writes; without one, the whole path with the starter codec
+demo: install   ## the model that ships goes on with a text, summarises it, in another language too, and expands
 	$(BIN)/largeconcept demo --out runs/demo
 
 tiny: install   ## the same path with a codec trained from scratch
