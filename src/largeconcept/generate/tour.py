@@ -20,7 +20,7 @@ ARTICLE = (
     "Small previews help you to find a picture in a large collection. "
     "Plugins add further filters and support for rare formats."
 )
-BEGINNING = "To insert a picture, choose Insert and then Image. Select the file and choose Open."
+BEGINNING = "And the king said unto the prophet, Where is thy God? And the prophet answered him."
 SUMMARY = "A small program to manage your music collection."
 
 
