@@ -15,6 +15,7 @@ from typing import Any
 
 from largeconcept.codec import load_codec
 from largeconcept.codec.encoders import open_encoder
+from largeconcept.codec.rows import meaning_dim
 from largeconcept.data.documents import read_documents
 from largeconcept.data.pairs import read_sourced_pairs
 from largeconcept.errors import ConfigError, DataError
@@ -222,7 +223,7 @@ class Inputs:
     @property
     def form_dim(self) -> int:
         """Channels that hold the form of a sentence; 0 if none do."""
-        return int(getattr(getattr(self.codec, "config", None), "form_dim", 0))
+        return self.codec.dim - meaning_dim(self.codec)
 
     def train_split(self, lang: str | None = None) -> str | None:
         """Return the training split in which baselines look things up: of a language, the one with most summaries."""

@@ -52,12 +52,15 @@ class StopTest:
             counts: how many concepts of each row were generated, the newest included.
         """
         options = self.options
-        if max(counts) < options.min_concepts:  # nothing can stop but by length, and lengths are known without asking
-            stopped: Sequence[bool] = [False] * len(counts)
-            repeated = stopped
-        else:
-            stopped = self.similar(new, self.stop_vector, options.stop_threshold).tolist()
-            repeated = self.similar(new, previous, options.repetition_threshold).tolist()
+        asked = self.stop_vector is not None or options.repetition_threshold is not None
+        stopped: Sequence[bool] = [False] * len(counts)
+        repeated = stopped
+        if asked and max(counts) >= options.min_concepts:  # else only by length, which is known without asking
+            tests = (
+                self.similar(new, self.stop_vector, options.stop_threshold),
+                self.similar(new, previous, options.repetition_threshold),
+            )
+            stopped, repeated = torch.stack(tests).tolist()  # the one wait for the device in each generated concept
         return [
             self._reason(count, stop, repeat) for count, stop, repeat in zip(counts, stopped, repeated, strict=True)
         ]

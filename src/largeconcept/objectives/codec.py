@@ -198,6 +198,12 @@ def fade(form_NF: Tensor, share: float, uniform: Tensor) -> Tensor:
     return torch.where(uniform[:, :1] < share, mixed, form_NF)
 
 
+def fade_form(concepts_NC: Tensor, meaning_dim: int, share: float, uniform: Tensor) -> Tensor:
+    """Return concepts whose form, what comes after ``meaning_dim`` channels, is faded as :func:`fade` says."""
+    meaning, form = concepts_NC[:, :meaning_dim], concepts_NC[:, meaning_dim:]
+    return torch.cat([meaning, fade(form, share, uniform)], dim=1)
+
+
 def codec_loss(
     network: AutoencoderNetwork,
     batch: CodecBatch,
@@ -283,9 +289,8 @@ def _states(
     else:
         noisy = perturb(encoded, config, normal, uniform[:, :1], uniform[:, 1:])
         if network.config.form_dim:
-            size = network.config.meaning_dim
-            form = fade(noisy[:, size:], config.form_fade, torch.rand(rows, 3, generator=generator))
-            noisy = torch.cat([noisy[:, :size], form], dim=1)
+            uniform = torch.rand(rows, 3, generator=generator)
+            noisy = fade_form(noisy, network.config.meaning_dim, config.form_fade, uniform)
     decoder_in = torch.where(hide[1] < config.decoder_mask, UNK, tokens)
     states = network.decode_hidden(noisy[batch.source], decoder_in, batch.lang)
     return states, encoded, extra

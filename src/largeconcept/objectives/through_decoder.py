@@ -187,10 +187,8 @@ class ThroughDecoderObjective:
 
     def _disturbed(self, concepts_NC: Tensor, documents_N: Tensor, places_N: Tensor, rng: StepRandom) -> Tensor:
         """Return concepts with noise, and with the form faded in a share of them."""
-        import torch
-
         from largeconcept.codec.rows import meaning_dim
-        from largeconcept.objectives.codec import fade
+        from largeconcept.objectives.codec import fade_form
 
         ids = documents_N * 65_536 + places_N
         strength = rng.uniform("round_trip/strength", ids, (1,)) * self.config.round_trip_noise
@@ -199,8 +197,7 @@ class ThroughDecoderObjective:
         size = meaning_dim(self.decoder)
         if size == noisy.shape[1]:
             return noisy
-        form = fade(noisy[:, size:], self.config.round_trip_fade, rng.uniform("round_trip/fade", ids, (3,)))
-        return torch.cat((noisy[:, :size], form), dim=1)
+        return fade_form(noisy, size, self.config.round_trip_fade, rng.uniform("round_trip/fade", ids, (3,)))
 
     def _places(self, batch: ConceptBatch, mask: Tensor, rng: StepRandom) -> tuple[Tensor, Tensor]:
         """Return row and position of the predictions to decode, at most ``max_sentences``, in order."""
