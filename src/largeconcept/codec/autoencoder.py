@@ -265,6 +265,19 @@ class AutoencoderCodec:
             return TokenLoss(concepts.float().sum(dim=1), lengths.long(), lengths.long())
         return TokenLoss(torch.cat(nats)[back], lengths, torch.cat(correct)[back])
 
+    def set_form_memory(self, places: int) -> None:
+        """Let the decoder attend to the first places of the form, anew; concepts keep their meaning.
+
+        The new weights are random and want training (``through_decoder`` with ``form_memory``). They are the same in
+        every process.
+        """
+        space = self.fingerprint
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(places)
+            self.network.set_form_memory(places)
+        self.network.to(self.network.embedding.weight.device)
+        self._space, self._stored, self._fingerprint = space, None, None
+
     def decoder_parameters(self) -> list[nn.Parameter]:
         """Return the decoder's own weights: training them leaves every concept where it is.
 
@@ -274,6 +287,7 @@ class AutoencoderCodec:
         parts: list[nn.Module] = [network.decoder, network.to_memory, network.to_bias, network.language]
         if network.binding is not None:
             parts += [network.binding.unbind, network.binding.unbind_written, network.binding.scale]
+        parts += [] if network.form_memory is None else [network.form_memory]
         return [network.decoder_positions, *(p for part in parts for p in part.parameters())]
 
     def _language_indices(self, lang: str | Sequence[str], rows: int) -> Tensor:
@@ -374,7 +388,7 @@ def _check_sentences(sentences: Sequence[str]) -> None:
 
 def _fingerprint(stored: dict[str, Tensor], tokenizer: Tokenizer, config: AutoencoderConfig, storage: str) -> str:
     # Options that came later count only where they are used, so that older codecs keep their names.
-    later = {name for name in ("form_dim", "teacher_dim") if not getattr(config, name)}
+    later = {name for name in ("form_dim", "form_memory", "teacher_dim") if not getattr(config, name)}
     fields = {name: value for name, value in config.to_dict().items() if name not in later}
     shape = json.dumps([storage, fields], sort_keys=True).encode()
     return fingerprint(stored, hashlib.sha256(tokenizer.model).digest(), shape)

@@ -12,6 +12,10 @@ under random signs. They are noise, √((T - 1) D / F) times as strong as the si
 
 A decoder that writes from left to right knows more and more of those others. It binds what it has written in the same
 way, so that the noise of the past can be taken off: the last words of a long sentence are then as easy as the first.
+
+A predicted concept may hold the form of a sentence that was read while another is to be written: a summary takes over
+words of the first sentence, but not at their places. :class:`FormMemory` takes out what stands at all of the first
+places, for the decoder to attend to.
 """
 
 from __future__ import annotations
@@ -79,3 +83,36 @@ class PositionBinding(nn.Module):
         size = F.softplus(self.scale(concepts))
         out: Tensor = self.unbind(concepts[..., -self.dim :] * keys) + self.unbind_written(written * (size * keys))
         return out
+
+
+class FormMemory(nn.Module):
+    """What a form holds at each of its first places, as memory tokens that a decoder attends to wherever it writes.
+
+    A memory token also holds what stands one place before, so that a single head can find the token after the one just
+    written, and go on copying.
+
+    Args:
+        binding: whose forms are read; its map from the form to states is where training starts from.
+        places: R, how many.
+    """
+
+    def __init__(self, binding: PositionBinding, places: int) -> None:
+        super().__init__()
+        width, dim = binding.unbind.weight.shape
+        self.num_places = places
+        self.here = nn.Linear(dim, width, bias=False)
+        self.before = nn.Linear(dim, width, bias=False)
+        self.place = nn.Parameter(torch.empty(places, width))
+        # Small at first: a decoder that was trained without these hardly notices them.
+        self.gain = nn.Parameter(torch.full((width,), 0.25))
+        with torch.no_grad():
+            self.here.weight.copy_(binding.unbind.weight)
+            self.before.weight.copy_(binding.unbind.weight / 2)
+        nn.init.normal_(self.place, std=0.3)
+
+    def forward(self, form_NF: Tensor, keys_RF: Tensor) -> Tensor:
+        """Return (N, R, D) from forms and the keys of their first R places."""
+        unbound = form_NF[:, None] * keys_RF
+        before = F.pad(unbound[:, :-1], (0, 0, 1, 0))
+        read = self.here(unbound) + self.before(before) + self.place
+        return self.gain * F.rms_norm(read, (read.shape[-1],))

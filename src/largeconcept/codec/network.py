@@ -28,7 +28,7 @@ import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from largeconcept.codec.binding import PositionBinding
+from largeconcept.codec.binding import FormMemory, PositionBinding
 from largeconcept.config import Config
 from largeconcept.errors import ConfigError
 
@@ -41,6 +41,8 @@ class AutoencoderConfig(Config):
     Attributes:
         dim: C, channels of a concept.
         form_dim: F, how many of them hold the form; 0: none. If not 0, at least ``width``.
+        form_memory: R, first places of the form that the decoder attends to wherever it writes; needs a form. (The form
+            at the place that is written reaches the decoder in any case.)
         teacher_dim: channels of a teacher's vectors that the meaning learns to predict in training; 0: no teacher.
         width: D. ``num_heads`` must divide it.
         vocab_size: V, pieces of the SentencePiece model.
@@ -56,6 +58,7 @@ class AutoencoderConfig(Config):
     type: Literal["autoencoder"] = "autoencoder"
     dim: int = Field(384, ge=2)
     form_dim: int = Field(0, ge=0)
+    form_memory: int = Field(0, ge=0)
     teacher_dim: int = Field(0, ge=0)
     width: int = Field(256, ge=8)
     num_heads: int = Field(4, ge=1)
@@ -75,6 +78,8 @@ class AutoencoderConfig(Config):
             raise ValueError(f"width {self.width} is not a multiple of num_heads {self.num_heads}")
         if self.form_dim and not self.width <= self.form_dim < self.dim:
             raise ValueError(f"form_dim {self.form_dim} is not between width {self.width} and dim {self.dim}")
+        if self.form_memory and (not self.form_dim or self.form_memory > self.max_tokens):
+            raise ValueError(f"form_memory {self.form_memory} needs a form and is at most max_tokens {self.max_tokens}")
         if (self.form_dim or self.teacher_dim) and (self.bottleneck == "kl" or not self.encoder_layers):
             raise ValueError("form_dim and teacher_dim need an encoder and the unit_variance bottleneck")
         if not self.languages or len(set(self.languages)) != len(self.languages):
@@ -85,6 +90,11 @@ class AutoencoderConfig(Config):
     def meaning_dim(self) -> int:
         """Channels that are not form."""
         return self.dim - self.form_dim
+
+    @property
+    def memory_size(self) -> int:
+        """Vectors that the decoder attends to beside what it has written: of the meaning, and of the form."""
+        return self.memory_tokens + self.form_memory
 
 
 def rms_norm(x: Tensor) -> Tensor:
@@ -185,6 +195,8 @@ class AutoencoderNetwork(nn.Module):
         self.to_bias = nn.Linear(config.meaning_dim, width, bias=False)
         places = config.max_tokens + 1
         self.binding = PositionBinding(width, config.dim, config.form_dim, places) if config.form_dim else None
+        self.form_memory: FormMemory | None = None
+        self.set_form_memory(config.form_memory)
         self.to_teacher: nn.Linear | None = None
         self.set_teacher(config.teacher_dim)
         self.decoder = nn.ModuleList(
@@ -202,6 +214,11 @@ class AutoencoderNetwork(nn.Module):
         """Take away the map to a teacher's vectors, and make a new one to ``dim`` channels if that is not 0."""
         self.config = self.config.model_copy(update={"teacher_dim": dim})
         self.to_teacher = nn.Linear(self.config.meaning_dim, dim) if dim else None
+
+    def set_form_memory(self, places: int) -> None:
+        """Take away the decoder's memory of the form, and make a new one of so many places if that is not 0."""
+        self.config = AutoencoderConfig.from_dict({**self.config.to_dict(), "form_memory": places})
+        self.form_memory = FormMemory(self.binding, places) if places and self.binding is not None else None
 
     # ---------------------------------------------------------------- encoder
 
@@ -242,10 +259,14 @@ class AutoencoderNetwork(nn.Module):
         return cast("list[Block]", list(self.decoder))
 
     def memory(self, concepts_NC: Tensor) -> tuple[Tensor, Tensor]:
-        """Project meanings to (N, M, D) memory tokens and to an (N, D) offset added to every decoder input."""
+        """Return (N, M + R, D) memory tokens, and an (N, D) offset of the meaning added to every decoder input."""
         meaning = concepts_NC[:, : self.config.meaning_dim]
-        memory = self.to_memory(meaning).view(-1, self.config.memory_tokens, self.config.width)
-        return rms_norm(memory), self.to_bias(meaning)
+        memory = rms_norm(self.to_memory(meaning).view(-1, self.config.memory_tokens, self.config.width))
+        if self.form_memory is not None and self.binding is not None:
+            form = concepts_NC[:, self.config.meaning_dim :]
+            read = self.form_memory(form, self.binding.keys[: self.config.form_memory])
+            memory = torch.cat([memory, read.to(memory.dtype)], dim=1)
+        return memory, self.to_bias(meaning)
 
     def decode_hidden(self, concepts_NC: Tensor, inputs_NT: Tensor, lang_N: Tensor) -> Tensor:
         """Teacher-forced decoder states.
@@ -272,7 +293,7 @@ class AutoencoderNetwork(nn.Module):
         return rms_norm(hidden)
 
     def _causal_mask(self, steps: int, like: Tensor) -> Tensor:
-        memory = self.config.memory_tokens
+        memory = self.config.memory_size
         rows = torch.arange(steps, device=like.device)[:, None]
         columns = torch.arange(memory + steps, device=like.device)[None] - memory
         return torch.zeros(steps, memory + steps, dtype=like.dtype, device=like.device).masked_fill(
@@ -313,7 +334,7 @@ class AutoencoderNetwork(nn.Module):
         if self.binding is not None:
             concepts, written = guide[:, width : width + dim], guide[:, width + dim :]
             hidden = hidden + self.binding.hint(concepts, written, inputs, t)
-        position = self.config.memory_tokens + t
+        position = self.config.memory_size + t
         for layer, k, v in zip(self.decoder_blocks, keys, values, strict=True):
             hidden = layer.step(hidden, k, v, position)
         return rms_norm(hidden)
@@ -353,7 +374,7 @@ class WritingState:
 
     def select(self, rows: Tensor) -> None:
         """Keep, repeat or reorder rows; the token fed before is forgotten."""
-        used = self._network.config.memory_tokens + self._t
+        used = self._network.config.memory_size + self._t
         for caches in (self._keys, self._values):
             for i, cache in enumerate(caches):
                 filled = cache[:, :, :used].index_select(0, rows)

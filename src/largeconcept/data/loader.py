@@ -51,6 +51,8 @@ class SourceConfig(Config):
             and ``prompt_text``. A dataset may be named once for each task.
         prompt_text: affix between the two sides of a pair; ``None``: the task's own
             (:data:`~largeconcept.data.affixes.TASK_PROMPTS`).
+        append_end: ``False`` leaves the end off its sequences, for texts that are only a part of one, or so short that
+            a model would learn of them to end after any sentence.
     """
 
     path: str
@@ -58,6 +60,7 @@ class SourceConfig(Config):
     weight: float = Field(default=1.0, gt=0, allow_inf_nan=False)
     task: Task | None = None
     prompt_text: str | None = None
+    append_end: bool = True
 
     @model_validator(mode="after")
     def _prompt_fits(self) -> Self:
@@ -318,7 +321,7 @@ class ConceptLoader:
                 own = replace(common, pairs=True, expand=source.task == "expand", prompt=prompt, prompt_text=text)
             else:
                 own = replace(common, pairs=paired)
-            result.append(own)
+            result.append(own if source.append_end else replace(own, end=None))
         return result
 
     def _pairs(self) -> list[bool]:
@@ -387,7 +390,11 @@ class ConceptLoader:
         data = self.config.to_dict()
         # A dataset may be moved; sources without a task have the key they always had.
         data["sources"] = [
-            [source.split, source.weight, *([source.task, source.prompt] if source.task else [])]
+            [
+                *(source.split, source.weight),
+                *([source.task, source.prompt] if source.task else []),
+                *([] if source.append_end else ["open"]),
+            ]
             for source in self.config.sources
         ]
         del data["sentences"]  # the stream is the same with and without its text

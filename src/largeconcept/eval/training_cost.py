@@ -153,7 +153,8 @@ def run_flops(config: RunConfig, codec: Any = None) -> RunFlops:
         batches += found
         steps += 1
         concepts += sum(int(one.lengths.sum()) for one in found)
-    sentence = None if tokens else _sentence(codec, batches, concepts)
+    places = getattr(config.objective, "form_memory", None)  # the codec that is opened has none yet
+    sentence = None if tokens else _sentence(codec, batches, concepts, places)
     if tokens:
         total = sum(
             step_flops(config.model, one) for batch in batches for one in _token_batches(config, batch, tokenizer)
@@ -192,7 +193,7 @@ def _token_batches(config: RunConfig, batch: ConceptBatch, tokenizer: Any) -> li
     return found
 
 
-def _sentence(codec: Any, batches: list[ConceptBatch], concepts: int) -> Sentence | None:
+def _sentence(codec: Any, batches: list[ConceptBatch], concepts: int, places: int | None) -> Sentence | None:
     """Return what the codec takes for a sentence of mean length, where that is known."""
     network, tokenizer = getattr(codec, "network", None), getattr(codec, "tokenizer", None)
     shape: Any = getattr(network, "config", None)
@@ -201,6 +202,8 @@ def _sentence(codec: Any, batches: list[ConceptBatch], concepts: int) -> Sentenc
         shape = None if None in shape else shape
     if shape is None or tokenizer is None or not concepts:
         return None
+    if places is not None:
+        shape = shape.model_copy(update={"form_memory": places})
     texts = [text for batch in batches for row in batch.sentences or () for text in row]
     mean = sum(map(len, tokenizer.encode(texts))) / max(len(texts), 1)
     return sentence_flops(shape, max(round(mean), 1))

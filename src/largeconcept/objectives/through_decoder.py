@@ -19,9 +19,10 @@ Shape letters: B batch, S concepts, C concept dimension, N sentences scored.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+import math
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from largeconcept.config import Config
 from largeconcept.errors import ConfigError, DataError
@@ -49,8 +50,12 @@ class ThroughDecoderObjectiveConfig(Config):
             ``normalize=sentence``: to its nats per token).
         train_decoder: train the decoder too (the encoder and the table of tokens that it shares stay, so concepts mean
             what they did); a run then leaves a codec of its own.
+        form_memory: places of the form that the decoder learns to attend to wherever it writes
+            (:class:`~largeconcept.codec.network.AutoencoderConfig`); what a model copies from the sentences it reads
+            stands at their places. ``None``: as in the codec. Needs ``train_decoder`` and a codec of our own.
         round_trip: weight of the nats of the scored sentences from their own concepts, relative to those from
             predictions.
+        round_trip_share: share of the scored sentences that this is asked for; they stand for all.
         round_trip_noise: largest standard deviation of the noise on these; each sentence draws its own.
         round_trip_fade: share of them whose form is faded, where the codec has one
             (:func:`largeconcept.objectives.codec.fade`).
@@ -66,11 +71,19 @@ class ThroughDecoderObjectiveConfig(Config):
     max_sentences: int | None = Field(default=None, ge=1)
     mse_weight: float = Field(default=0.0, ge=0, allow_inf_nan=False)
     train_decoder: bool = False
+    form_memory: int | None = Field(default=None, ge=0)
     round_trip: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    round_trip_share: float = Field(default=1.0, gt=0, le=1)
     round_trip_noise: float = Field(default=0.3, ge=0, allow_inf_nan=False)
     round_trip_fade: float = Field(default=0.6, ge=0, le=1)
     lang: str | None = None
     english: tuple[str, ...] = ("End of text.", "[MODEL]:", "End of paragraph.")
+
+    @model_validator(mode="after")
+    def _memory_is_trained(self) -> Self:
+        if self.form_memory is not None and not self.train_decoder:
+            raise ValueError("form_memory is learnt by the decoder: set train_decoder=true")
+        return self
 
 
 class ThroughDecoderObjective:
@@ -111,6 +124,8 @@ class ThroughDecoderObjective:
         from largeconcept.objectives.base import open_space
 
         space = open_space(self.config.codec or codec, fingerprint, device)
+        if self.config.form_memory is not None:
+            set_form_memory(space, self.config.form_memory)
         self.decoder = as_decoder(space, self.config.codec or codec, train=self.config.train_decoder)
 
     def trained_parameters(self) -> list[nn.Parameter]:
@@ -178,12 +193,26 @@ class ThroughDecoderObjective:
             "mse": (error.detach(), num_targets),
         }
         if self.config.round_trip:
-            own = self._disturbed(batch.concepts[rows, columns + 1], batch.sample_ids[rows], columns, rng)
-            back = self.decoder.token_loss(own, sentences, languages)
+            chosen = self._share(batch.sample_ids[rows], columns, rng)
+            own = self._disturbed(
+                batch.concepts[rows, columns + 1][chosen], batch.sample_ids[rows[chosen]], columns[chosen], rng
+            )
+            texts, langs = ([each[i] for i in chosen.tolist()] for each in (sentences, languages))
+            back = self.decoder.token_loss(own, texts, langs)
             again = back.nats if self.config.normalize == "token" else back.nats / back.num_tokens
-            nats = nats + self.config.round_trip * again.sum()
-            metrics["round_trip_nats"] = (back.nats.detach().sum(), tokens)
+            nats = nats + self.config.round_trip * (len(sentences) / max(len(texts), 1)) * again.sum()
+            metrics["round_trip_nats"] = (back.nats.detach().sum(), back.num_tokens.sum().float())
         return Loss(nats * scale + self.config.mse_weight * error, count, metrics)
+
+    def _share(self, documents_N: Tensor, places_N: Tensor, rng: StepRandom) -> Tensor:
+        """Return which sentences also come from their own concepts, in order: ``round_trip_share`` of them."""
+        import torch
+
+        count = len(documents_N)
+        if self.config.round_trip_share == 1:
+            return torch.arange(count, device=documents_N.device)
+        drawn = rng.uniform("round_trip/share", documents_N * 65_536 + places_N, (1,)).flatten()
+        return drawn.argsort()[: math.ceil(self.config.round_trip_share * count)].sort().values
 
     def _disturbed(self, concepts_NC: Tensor, documents_N: Tensor, places_N: Tensor, rng: StepRandom) -> Tensor:
         """Return concepts with noise, and with the form faded in a share of them."""
@@ -239,6 +268,23 @@ def as_decoder(codec: object, name: object, *, train: bool = False) -> Different
     for parameter in codec.decoder_parameters() if train else ():
         parameter.requires_grad_(True)
     return codec
+
+
+def set_form_memory(codec: object, places: int) -> None:
+    """Let a codec's decoder attend to so many places of the form; one that does already stays as it is.
+
+    Raises:
+        ConfigError: the codec has no form, or fewer places.
+    """
+    from largeconcept.codec.autoencoder import AutoencoderCodec
+
+    where = "objective.form_memory"
+    if not isinstance(codec, AutoencoderCodec) or not codec.config.form_dim:
+        raise ConfigError("the codec has no channels of form", where=where, got=type(codec).__name__)
+    if places > codec.config.max_tokens:
+        raise ConfigError("a form has fewer places", where=where, got=places, expected=codec.config.max_tokens)
+    if codec.config.form_memory != places:
+        codec.set_form_memory(places)
 
 
 def target_mask(batch: ConceptBatch) -> Tensor:

@@ -6,8 +6,11 @@ import torch
 from largeconcept.codec.network import AutoencoderConfig, AutoencoderNetwork
 from largeconcept.errors import ConfigError
 
+FORM = {"dim": 56, "form_dim": 40}
+MEMORY = {**FORM, "form_memory": 6}
 
-@pytest.fixture(params=[{}, {"dim": 56, "form_dim": 40}], ids=["meaning", "meaning-and-form"])
+
+@pytest.fixture(params=[{}, FORM, MEMORY], ids=["meaning", "meaning-and-form", "form-memory"])
 def network(tiny_config: AutoencoderConfig, request: pytest.FixtureRequest) -> AutoencoderNetwork:
     torch.manual_seed(1)
     return AutoencoderNetwork(AutoencoderConfig(**{**tiny_config.to_dict(), **request.param})).eval()
@@ -67,6 +70,9 @@ def test_shape_is_checked(network: AutoencoderNetwork) -> None:
         AutoencoderConfig.from_dict({"width": 100, "num_heads": 3})
     with pytest.raises(ConfigError, match="form_dim"):
         AutoencoderConfig(dim=64, width=32, num_heads=2, form_dim=64)
+    for wrong in ({"form_memory": 4}, {**FORM, "width": 32, "num_heads": 2, "form_memory": 129}):
+        with pytest.raises(ConfigError, match="form_memory"):
+            AutoencoderConfig(**wrong)
     with pytest.raises(ConfigError, match="unit_variance"):
         AutoencoderConfig(dim=64, width=32, num_heads=2, form_dim=32, bottleneck="kl")
     with pytest.raises(ConfigError, match="did you mean memory_tokens"):
@@ -83,3 +89,35 @@ def test_both_parts_of_a_concept_have_variance_one(tiny_config: AutoencoderConfi
     meaning, form = network.encode(tokens(3, 9), torch.tensor([9, 4, 6])).split([16, 40], dim=1)
     for part in (meaning, form):
         assert torch.allclose(part.square().mean(dim=1), torch.ones(3), atol=1e-4)
+
+
+def test_the_decoder_finds_a_token_of_the_form_at_another_place(tiny_config: AutoencoderConfig) -> None:
+    """A form in which one token moves: without the memory the first states cannot know, with it they do."""
+    for settings, knows in ((FORM, False), (MEMORY, True)):
+        torch.manual_seed(1)
+        network = AutoencoderNetwork(AutoencoderConfig(**{**tiny_config.to_dict(), **settings})).eval()
+        assert network.binding is not None
+        with torch.no_grad():
+            network.binding.scale.weight.zero_()
+            # Keys of five channels each: places do not disturb each other.
+            network.binding.keys[:8] = (torch.arange(40) // 5 == torch.arange(8)[:, None]).float()
+            form = torch.randn(1, 40)
+            moved = torch.where(torch.arange(40) // 5 == 4, -form, form)  # what stands at place 4
+            meaning, ids, lang = torch.randn(1, 16), tokens(1, 3), torch.tensor([0])
+            states = [network.decode_hidden(torch.cat([meaning, f], dim=1), ids, lang) for f in (form, moved)]
+        assert bool((states[0] - states[1]).abs().max() > 1e-4) is knows
+
+
+def test_a_memory_of_the_form_starts_quietly(tiny_config: AutoencoderConfig) -> None:
+    """Adding it to a trained decoder changes its states little, and leaves the encoder and the language alone."""
+    torch.manual_seed(1)
+    network = AutoencoderNetwork(AutoencoderConfig(**{**tiny_config.to_dict(), **FORM})).eval()
+    ids, concepts, lang = tokens(3, 7), torch.randn(3, 56), torch.tensor([0, 1, 2])
+    before, encoded = network.decode_hidden(concepts, ids, lang), network.encode(ids, torch.tensor([7, 5, 3]))
+    network.set_form_memory(6)
+    after = network.decode_hidden(concepts, ids, lang)
+    assert network.config.memory_size == tiny_config.memory_tokens + 6
+    assert float((after * before).mean().detach()) > 0.9
+    assert torch.equal(network.encode(ids, torch.tensor([7, 5, 3])), encoded)
+    network.set_form_memory(0)
+    assert network.form_memory is None and torch.equal(network.decode_hidden(concepts, ids, lang), before)

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from largeconcept.data.affixes import TASK_PROMPTS, add_affixes, read_affixes
-from largeconcept.data.loader import ConceptLoader, LoaderConfig
+from largeconcept.data.loader import ConceptLoader, LoaderConfig, SourceConfig
 from largeconcept.data.sequences import sample_id, windows
 from largeconcept.errors import CheckpointError, ConfigError, DataError
 from largeconcept.types import ConceptBatch
@@ -76,6 +76,19 @@ def test_without_end_concept_short_documents_are_counted(make_dataset: Make) -> 
     loader = ConceptLoader(config(make_dataset([1, 2, 5, 1]), append_end=False))
     assert sorted(len(vectors) for _, vectors in rows(loader.epoch())) == [2, 5]
     assert loader.omissions.short_documents == 2
+
+
+def test_a_source_may_go_without_the_end(make_dataset: Make) -> None:
+    pairs, plain = make_dataset([3, 4], targets=[1, 2]), make_dataset([5, 6], "plain")
+    tasks = [{"path": str(pairs), "task": "summarize"}, {"path": str(plain), "task": "continue"}]
+    settings = [tasks, [tasks[0], {**tasks[1], "append_end": False}], [{**s, "append_end": False} for s in tasks]]
+    loaders = [
+        ConceptLoader(config(plain).model_copy(update={"sources": [SourceConfig(**s) for s in sources]}))
+        for sources in settings
+    ]
+    ends = [[vectors[-1][-1] == END for _, vectors in rows(loader.epoch())] for loader in loaders]
+    assert [(sum(found), len(found)) for found in ends] == [(4, 4), (2, 4), (0, 4)]
+    assert len({loader._config_key() for loader in loaders}) == 3
 
 
 @pytest.mark.parametrize("seed", [0, 1])

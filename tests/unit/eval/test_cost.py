@@ -121,7 +121,9 @@ def test_a_token_model():
         assert model_flops(config, context, new).total == counted(lambda c=context, n=new: write(c, n))
 
 
-@pytest.mark.parametrize("kind", [{}, {"bottleneck": "kl"}, {"dim": 60, "form_dim": 40}])
+@pytest.mark.parametrize(
+    "kind", [{}, {"bottleneck": "kl"}, {"dim": 60, "form_dim": 40}, {"dim": 60, "form_dim": 40, "form_memory": 9}]
+)
 @pytest.mark.parametrize("beams", [1, 3])
 def test_our_codec(kind, beams):
     shape = {"dim": 20, "width": 16, "num_heads": 2, "encoder_layers": 2, "decoder_layers": 3, "vocab_size": 260}

@@ -95,6 +95,21 @@ def test_round_trip_adds_the_same_sentences_from_their_own_concepts(make, model)
     assert float(noisy[0]) == float(noisy[1]) != float(noisy[2])
 
 
+def test_a_share_of_the_round_trips_stands_for_all(make, model):
+    settings = {"normalize": "sentence", "round_trip": 0.5, "round_trip_noise": 0.0}
+    with torch.no_grad():
+        plain = make(normalize="sentence")(model, batch(), RNG).sum
+        whole = make(**settings)(model, batch(), RNG).sum - plain
+        half = make(**settings, round_trip_share=0.4)
+        asked = []
+        inner = half.decoder.token_loss
+        half.decoder.token_loss = lambda own, texts, langs: asked.append(len(texts)) or inner(own, texts, langs)
+        sums = torch.stack([half(model, batch(), StepRandom(0, step)).sum - plain for step in range(400)])
+    assert asked == [8, 4] * 400  # of eight sentences 0.4 are four, rounded up
+    assert float(sums.std()) > 0
+    assert float(sums.mean()) == pytest.approx(float(whole), rel=0.03)
+
+
 def test_round_trip_fades_the_form_alone(make, model):
     objective = make(round_trip=1.0, round_trip_noise=0.0, round_trip_fade=1.0)
     objective.decoder.meaning_dim = 10

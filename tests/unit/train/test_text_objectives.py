@@ -25,14 +25,17 @@ from largeconcept.train.meters import read_lines
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """A saved codec with random weights, and the toy documents in its concepts."""
+    return build(tmp_path_factory.mktemp("text"), width=16)
+
+
+def build(folder, **shape):
     from training_data import build_toy_dataset
 
-    folder = tmp_path_factory.mktemp("text")
     build_toy_dataset(folder, documents=40)
     tokenizer = Tokenizer.train([" ".join(WORDS)] * 50, vocab_size=285)
     torch.manual_seed(0)
-    shape = {"dim": 16, "width": 16, "num_heads": 2, "vocab_size": 285, "encoder_layers": 1, "decoder_layers": 1}
-    network = AutoencoderNetwork(AutoencoderConfig(**shape, memory_tokens=2, pooling_heads=2, max_tokens=32))
+    shape = {"dim": 16, "num_heads": 2, "encoder_layers": 1, "decoder_layers": 1, "pooling_heads": 2, **shape}
+    network = AutoencoderNetwork(AutoencoderConfig(**shape, vocab_size=285, memory_tokens=2, max_tokens=32))
     AutoencoderCodec(network, tokenizer).save_pretrained(folder / "codec")
     shutil.rmtree(folder / "data")
     for split in ("train", "validation"):
@@ -146,6 +149,50 @@ def test_a_decoder_that_learns_too_is_part_of_the_run_and_of_what_it_leaves(fold
     assert not any(name.startswith("module.") for name in read_safetensors(tmp_path / "one/model/model.safetensors"))
     parts = load_pipeline(export_run(tmp_path / "one", tmp_path / "pipeline"))
     assert parts.codec.weights_fingerprint == codecs[0].weights_fingerprint
+
+
+def test_a_decoder_learns_to_attend_to_the_form(tmp_path, folder):
+    """The memory of the form is made once, in every process and after every stop the same, and leaves with the run."""
+    own = build(tmp_path / "form", width=8, form_dim=8)
+
+    def config(name):
+        changed = run(own, tmp_path / name, "through_decoder", train__max_steps=8, optim__lr=1e-2)
+        return changed.override("objective.train_decoder=true", "objective.form_memory=5")
+
+    undisturbed = fit(config("one"))
+
+    def stop(step, result):
+        if step == 6:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(config("two"), Callbacks(on_step=stop))
+    assert fit(config("two")).losses == undisturbed.losses[4:]
+    before = AutoencoderCodec.from_pretrained(own / "codec")
+    after = AutoencoderCodec.from_pretrained(tmp_path / "one" / "codec")
+    assert (before.config.form_memory, after.config.form_memory) == (0, 5)
+    assert after.fingerprint == before.fingerprint != after.weights_fingerprint
+    starts = []
+    for seed in (1, 2):
+        again = AutoencoderCodec.from_pretrained(own / "codec")
+        torch.manual_seed(seed)
+        again.set_form_memory(5)
+        assert again.fingerprint == before.fingerprint
+        starts.append(again.network.form_memory.state_dict())
+    learnt = after.network.form_memory.state_dict()
+    assert all(torch.equal(starts[0][name], starts[1][name]) for name in learnt)
+    assert all(not torch.equal(starts[0][name], learnt[name]) for name in learnt)
+
+    with pytest.raises(ConfigError, match=r"form_memory.*no channels of form"):
+        fit(
+            run(folder, tmp_path / "no", "through_decoder").override(
+                "objective.train_decoder=true", "objective.form_memory=5"
+            )
+        )
+    with pytest.raises(ConfigError, match=r"form_memory.*fewer places.*expected 32; got 40"):
+        fit(config("no").override("objective.form_memory=40"))
+    with pytest.raises(ConfigError, match="set train_decoder=true"):
+        config("no").override("objective.train_decoder=false")
 
 
 def test_a_token_models_run_makes_no_pipeline(folder, tmp_path):
