@@ -92,27 +92,21 @@ class FormMemory(nn.Module):
     written, and go on copying.
 
     Args:
-        binding: whose forms are read; its map from the form to states is where training starts from.
+        width: D.
         places: R, how many.
     """
 
-    def __init__(self, binding: PositionBinding, places: int) -> None:
+    def __init__(self, width: int, places: int) -> None:
         super().__init__()
-        width, dim = binding.unbind.weight.shape
-        self.num_places = places
-        self.here = nn.Linear(dim, width, bias=False)
-        self.before = nn.Linear(dim, width, bias=False)
+        self.before = nn.Linear(width, width, bias=False)
         self.place = nn.Parameter(torch.empty(places, width))
         # Small at first: a decoder that was trained without these hardly notices them.
         self.gain = nn.Parameter(torch.full((width,), 0.25))
-        with torch.no_grad():
-            self.here.weight.copy_(binding.unbind.weight)
-            self.before.weight.copy_(binding.unbind.weight / 2)
+        nn.init.orthogonal_(self.before.weight, 0.5)
         nn.init.normal_(self.place, std=0.3)
 
-    def forward(self, form_NF: Tensor, keys_RF: Tensor) -> Tensor:
-        """Return (N, R, D) from forms and the keys of their first R places."""
-        unbound = form_NF[:, None] * keys_RF
-        before = F.pad(unbound[:, :-1], (0, 0, 1, 0))
-        read = self.here(unbound) + self.before(before) + self.place
+    def forward(self, form_NF: Tensor, binding: PositionBinding) -> Tensor:
+        """Return (N, R, D) from forms and what bound them."""
+        states = binding.unbind(form_NF[:, None] * binding.keys[: len(self.place)])
+        read = states + self.before(F.pad(states[:, :-1], (0, 0, 1, 0))) + self.place
         return self.gain * F.rms_norm(read, (read.shape[-1],))

@@ -218,7 +218,7 @@ class AutoencoderNetwork(nn.Module):
     def set_form_memory(self, places: int) -> None:
         """Take away the decoder's memory of the form, and make a new one of so many places if that is not 0."""
         self.config = AutoencoderConfig.from_dict({**self.config.to_dict(), "form_memory": places})
-        self.form_memory = FormMemory(self.binding, places) if places and self.binding is not None else None
+        self.form_memory = FormMemory(self.config.width, places) if places else None
 
     # ---------------------------------------------------------------- encoder
 
@@ -264,7 +264,7 @@ class AutoencoderNetwork(nn.Module):
         memory = rms_norm(self.to_memory(meaning).view(-1, self.config.memory_tokens, self.config.width))
         if self.form_memory is not None and self.binding is not None:
             form = concepts_NC[:, self.config.meaning_dim :]
-            read = self.form_memory(form, self.binding.keys[: self.config.form_memory])
+            read = self.form_memory(form, self.binding)
             memory = torch.cat([memory, read.to(memory.dtype)], dim=1)
         return memory, self.to_bias(meaning)
 

@@ -436,7 +436,7 @@ def _autoencoder_encode(config: AutoencoderConfig, tokens: int) -> int:
 def _autoencoder_decode(config: AutoencoderConfig, tokens: int, beams: int) -> int:
     width, memory = config.width, config.memory_size
     start = 2 * config.meaning_dim * width * (config.memory_tokens + 1)
-    start += config.form_memory * (2 * 2 * width + 1) * config.form_dim  # taken out, and mapped twice
+    start += config.form_memory * 2 * width * (config.form_dim + width)  # taken out, and mapped to the place after
     start += config.decoder_layers * 2 * memory * width * 2 * width
     total = start
     for t in range(tokens + 1):  # the language first, then the tokens
