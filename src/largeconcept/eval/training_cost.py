@@ -16,6 +16,7 @@ dimension, D width, Q codebooks, V vocabulary or centroids.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -113,18 +114,27 @@ def step_flops(
     if family not in _FAMILIES:
         raise ConfigError("this family's cost is not known", got=family, hint=did_you_mean(family, _FAMILIES))
     chosen: Any = objective if objective is not None else default_objective(model)
-    if family == "through_decoder":
+    through = 0
+    if getattr(chosen, "type", None) == "through_decoder":
         if sentence is None:
             raise ConfigError("training through a decoder includes the decoder's cost", where="codec", got=None)
-        scored = batch.rows * max(batch.targets - 1, 1)
-        scored = scored if chosen.max_sentences is None else min(scored, chosen.max_sentences)
-        # Of what stays as it is only the gradient of its input is wanted.
-        through = scored * (BACKWARD - 1) * sentence.decode
-        through += scored * (sentence.decode - sentence.scores) if chosen.train_decoder else 0
-    else:
-        through = 0
+        through = _through(chosen, batch, sentence)
     learnt, given = _FAMILIES[family](model, chosen, batch, _Causal(causal_half))
     return BACKWARD * int(learnt) + int(given) + through
+
+
+def _through(objective: Any, batch: Batch, sentence: Sentence) -> int:
+    """Count the decoder's part of a batch."""
+    scored = batch.rows * (batch.targets if batch.supervised else max(batch.targets - 1, 1))
+    scored = scored if objective.max_sentences is None else min(scored, objective.max_sentences)
+    learns = sentence.decode - sentence.scores if objective.train_decoder else 0
+    # Of what stays as it is only the gradient of its input is wanted.
+    total: int = scored * ((BACKWARD - 1) * sentence.decode + learns)
+    if objective.round_trip:
+        again = math.ceil(scored * objective.round_trip_share)
+        # Nothing before the decoder learns from these: a decoder that stays has no backward pass.
+        total += again * (sentence.decode + (sentence.decode + learns if objective.train_decoder else 0))
+    return total
 
 
 def run_flops(config: RunConfig, codec: Any = None) -> RunFlops:
@@ -163,7 +173,8 @@ def run_flops(config: RunConfig, codec: Any = None) -> RunFlops:
         total = sum(step_flops(config.model, _sizes(batch), config.objective, sentence=sentence) for batch in batches)
     encoding: int | None = 0
     if not tokens:
-        there = sum(len(dataset) and dataset.num_concepts for dataset in loader.datasets)
+        folders = {dataset.folder: dataset for dataset in loader.datasets}  # one may be read for several tasks
+        there = sum(len(dataset) and dataset.num_concepts for dataset in folders.values())
         read = min(there, round(concepts / steps * config.train.max_steps))
         encoding = None if sentence is None else read * sentence.encode
     return RunFlops(total / steps, config.train.max_steps, encoding)

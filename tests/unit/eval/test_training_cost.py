@@ -105,11 +105,15 @@ def test_a_token_model_is_counted_as_it_runs():
     assert step_flops(config, sizes, causal_half=False) == pytest.approx(runs, rel=0.01)
 
 
-@pytest.mark.parametrize("learns", [False, True])
-def test_the_decoder_that_is_trained_through_counts_too(learns):
+@pytest.mark.parametrize("source", [None, 1])
+@pytest.mark.parametrize("round_trip", [0.0, 0.4])
+@pytest.mark.parametrize(("family", "learns"), [("through_decoder", False), ("through_decoder", True), ("mse", True)])
+def test_the_decoder_that_is_trained_through_counts_too(family, learns, round_trip, source):
+    """Whatever family goes through it, with sentences from their own concepts beside, of documents and of pairs."""
     codec = load_codec("starter")
-    config = model_config({**SMALL["through_decoder"], **WIDE, "concept_dim": codec.dim})
-    chosen = ThroughDecoderObjectiveConfig(mse_weight=1.0, train_decoder=learns)
+    config = model_config({**SMALL[family], **WIDE, "concept_dim": codec.dim})
+    again = {"round_trip": round_trip, "round_trip_share": 0.7}
+    chosen = ThroughDecoderObjectiveConfig(mse_weight=1.0, train_decoder=learns, **again)
     objective = ThroughDecoderObjective(
         chosen, ConceptNormalizer.identity(codec.dim), as_decoder(codec, "", train=learns)
     )
@@ -122,13 +126,15 @@ def test_the_decoder_that_is_trained_through_counts_too(learns):
         torch.arange(1),
         sentences=[[sentence] * 4],
         languages=["eng_Latn"],
+        source_lengths=None if source is None else torch.tensor([source]),
     )
     runs = counted(lambda: objective(model, batch, StepRandom(0, 1)).sum.backward())
     each = sentence_flops(codec.config, tokens)
-    found = step_flops(config, Batch(1, 4, 4), chosen, sentence=each, causal_half=False)
+    sizes = Batch(1, 4, 4) if source is None else Batch(1, 4, 4 - source, True)
+    found = step_flops(config, sizes, chosen, sentence=each, causal_half=False)
     assert found == pytest.approx(runs, rel=0.02)
     with pytest.raises(ConfigError, match="the decoder's cost"):
-        step_flops(config, Batch(1, 4, 4), chosen)
+        step_flops(config, sizes, chosen)
 
 
 def test_a_run_is_its_steps(tmp_path):
@@ -154,6 +160,9 @@ def test_encoding_is_counted_once_for_each_sentence_that_is_read(tmp_path, monke
     tokens = sum(map(len, codec.tokenizer.encode(texts))) / len(texts)
     each = codec_flops(codec.config, round(tokens), causal_half=True).encode
     assert run_flops(config, codec).encoding == pytest.approx(dataset.num_concepts * each, rel=0.2)
+    several = config.to_dict()
+    several["data"]["sources"] = [{**several["data"]["sources"][0], "weight": weight} for weight in (1.0, 2.0)]
+    assert run_flops(RunConfig.from_dict(several), codec).encoding == run_flops(config, codec).encoding
     few = run_flops(config.override("train.max_steps=1"), codec)
     assert few.encoding < 0.5 * run_flops(config, codec).encoding
 
