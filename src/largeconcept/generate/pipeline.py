@@ -28,6 +28,7 @@ from largeconcept.generate.planned_texts import (
     with_breaks,
 )
 from largeconcept.generate.planning import generate_planned
+from largeconcept.generate.stopping import until_end
 from largeconcept.generate.texts import (
     DEFAULT_LANGUAGE,
     DecodingOptions,
@@ -501,7 +502,7 @@ class ConceptPipeline:
         written = self._decode_all([one.concepts for one in generated], languages, writing)
         outputs = []
         for new, code, one, read in zip(written, languages, generated, kept):
-            # A last concept just below the threshold may still be written as the sentence that ends texts.
+            # Codecs without likelihoods may still write a concept below the threshold as the sentence that ends texts.
             end = new.index(self.stop_text) if self.stop_text in new else None
             outputs.append(
                 GenerationOutput(
@@ -527,7 +528,8 @@ class ConceptPipeline:
             meaning_dim=meaning_dim(self.codec),
             contexts=self.contexts,
         )
-        return [replace(one, concepts=one.concepts.detach().float().cpu()) for one in results]
+        results = [replace(one, concepts=one.concepts.detach().float().cpu()) for one in results]
+        return until_end(self.codec, results, self.stop_text, DEFAULT_LANGUAGE, options.min_concepts)
 
     def _decode_all(self, concepts: list[Tensor], languages: list[str], decoding: DecodingOptions) -> list[list[str]]:
         import torch

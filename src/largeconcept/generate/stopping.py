@@ -8,8 +8,10 @@ Shape letters: B batch, C concept dimension, M channels of meaning.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import Literal
+from dataclasses import replace
+from typing import TYPE_CHECKING, Literal
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +19,11 @@ from torch import Tensor
 
 from largeconcept.errors import DataError
 from largeconcept.generate.options import GenerationOptions
+from largeconcept.types import DifferentiableDecoder
+
+if TYPE_CHECKING:
+    from largeconcept.generate.loop import GeneratedConcepts
+    from largeconcept.types import ConceptCodec
 
 StopReason = Literal["stop_concept", "repetition", "length"]
 
@@ -76,3 +83,37 @@ class StopTest:
             return torch.zeros(len(new), dtype=torch.bool, device=new.device)
         left, right = (one[..., : self.meaning_dim].float() for one in (new, other))
         return F.cosine_similarity(left, right.expand_as(left), dim=-1) >= threshold
+
+
+def until_end(
+    codec: ConceptCodec, generated: Sequence[GeneratedConcepts], stop_text: str | None, lang: str, min_concepts: int = 0
+) -> list[GeneratedConcepts]:
+    """Cut each text before the first concept that says the stop sentence, by what the decoder makes of it.
+
+    A model that was trained through the decoder says "End of text." with a concept that need not lie near the one that
+    the encoder makes of these words. It counts as said if the decoder gives the whole sentence a probability above one
+    half, so that no other could be likelier. That is asked in the language of the stop sentence, whatever the text's.
+
+    Args:
+        codec: one without likelihoods finds no end.
+        generated: concepts of each text, not normalised.
+        stop_text: the stop sentence.
+        lang: its language; in one that the codec cannot write no end is found.
+        min_concepts: an end before so many does not count.
+    """
+    sizes = [len(one.concepts) for one in generated]
+    able = isinstance(codec, DifferentiableDecoder) and lang in codec.languages
+    if stop_text is None or not able or not sum(sizes):
+        return list(generated)
+    assert isinstance(codec, DifferentiableDecoder)
+    weights = codec.decoder_parameters()
+    concepts = torch.cat([one.concepts for one in generated]).to(weights[0].device if weights else "cpu")
+    with torch.inference_mode():
+        nats = codec.token_loss(concepts, [stop_text] * len(concepts), lang).nats
+    result = []
+    said = iter((nats < math.log(2)).tolist())
+    for one, size in zip(generated, sizes, strict=True):
+        here = [next(said) for _ in range(size)]
+        ends = [place for place, end in enumerate(here) if end and place + 1 >= min_concepts]
+        result.append(replace(one, concepts=one.concepts[: ends[0]], stop_reason="stop_concept") if ends else one)
+    return result

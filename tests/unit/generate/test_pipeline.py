@@ -12,7 +12,7 @@ from largeconcept.errors import ConfigError, DataError, LanguageError
 from largeconcept.generate.pipeline import ConceptPipeline
 from largeconcept.generate.texts import check_text, join_sentences
 from largeconcept.hub import PromptRecord
-from largeconcept.types import Document
+from largeconcept.types import Document, TokenLoss
 
 TEXT = "Tim had a red ball. The ball rolled away."
 WRAPPED = (
@@ -222,6 +222,40 @@ def test_the_sentence_that_ends_texts_is_not_written(make_pipeline):
     out = pipe(TEXT, seed=3, stop_threshold=0.9999)
     assert out.sentences == whole.sentences[:1] and len(out.concepts) == 1
     assert out.stop_reason == "stop_concept"
+
+
+class SayingCodec(CountingCodec):
+    """Gives the stop sentence a probability that depends on the concept's place among all that are asked for."""
+
+    languages = ("eng_Latn", "deu_Latn")
+
+    def __init__(self, *probabilities):
+        super().__init__(16)
+        self.probabilities, self.asked = probabilities, []
+
+    def token_loss(self, concepts, sentences, lang):
+        self.asked.append((sentences, lang))
+        nats = -torch.tensor(self.probabilities).log()
+        assert len(nats) == len(concepts)
+        return TokenLoss(nats, torch.ones(len(nats)), torch.ones(len(nats)))
+
+    def decoder_parameters(self):
+        return []
+
+
+def test_a_text_ends_where_the_decoder_would_most_likely_write_its_end(make_pipeline):
+    codec = SayingCodec(0.3, 0.6, 0.9, 0.6, 0.1, 0.1, 0.2, 0.49, 0.4)
+    outs = make_pipeline(codec=codec)([TEXT, OTHER, TEXT], seed=3, lang="de")
+    assert [len(out.sentences) for out in outs] == [len(out.concepts) for out in outs] == [1, 0, 3]
+    assert [out.stop_reason for out in outs] == ["stop_concept", "stop_concept", "length"]
+    assert codec.asked == [(["End of text."] * 9, "eng_Latn")]  # in its own language, all in one call
+    assert codec.decoded[0][0] == 4  # what comes after an end is not written at all
+    later = make_pipeline(codec=SayingCodec(0.6, 0.6, 0.6))(TEXT, seed=3, min_concepts=2)
+    assert len(later.sentences) == 1
+    for other in ({"stop_text": None}, {"codec": SayingCodec(1.0)}):
+        if "codec" in other:
+            other["codec"].languages = ("deu_Latn",)
+        assert make_pipeline(**{"codec": SayingCodec(1.0), **other})(TEXT, lang="de").stop_reason == "length"
 
 
 def test_stop_vector_is_the_concept_of_the_stop_text(pipe):
