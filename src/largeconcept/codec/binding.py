@@ -101,7 +101,7 @@ class FormMemory(nn.Module):
         self.before = nn.Linear(width, width, bias=False)
         self.place = nn.Parameter(torch.empty(places, width))
         # Small at first: a decoder that was trained without these hardly notices them.
-        self.gain = nn.Parameter(torch.full((width,), 0.25))
+        self.gain = nn.Parameter(torch.full((width,), 0.5))
         nn.init.orthogonal_(self.before.weight, 0.5)
         nn.init.normal_(self.place, std=0.3)
 

@@ -131,7 +131,10 @@ def _through(objective: Any, batch: Batch, sentence: Sentence) -> int:
     # Of what stays as it is only the gradient of its input is wanted.
     total: int = scored * ((BACKWARD - 1) * sentence.decode + learns)
     if objective.round_trip:
-        again = math.ceil(scored * objective.round_trip_share)
+        # A part of a sentence, which is encoded first, counts as a whole one.
+        parts = min(batch.rows, objective.parts)
+        total += parts * sentence.encode
+        again = math.ceil(scored * objective.round_trip_share) + parts
         # Nothing before the decoder learns from these: a decoder that stays has no backward pass.
         total += again * (sentence.decode + (sentence.decode + learns if objective.train_decoder else 0))
     return total

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from largeconcept.codec.normalizer import ConceptNormalizer
     from largeconcept.diffusion.random import StepRandom
-    from largeconcept.types import ConceptBatch, DifferentiableDecoder, Loss
+    from largeconcept.types import ConceptBatch, DifferentiableDecoder, Loss, TokenLoss
 
 
 class ThroughDecoderObjectiveConfig(Config):
@@ -59,6 +59,9 @@ class ThroughDecoderObjectiveConfig(Config):
         round_trip_noise: largest standard deviation of the noise on these; each sentence draws its own.
         round_trip_fade: share of them whose form is faded, where the codec has one
             (:func:`largeconcept.objectives.codec.fade`).
+        parts: most documents of a micro-batch of which a part of a sentence is asked for as well, from the meaning of
+            the part and the form of the whole sentence, faded and noisy: so a decoder with a ``form_memory`` learns to
+            find words at other places. Weighed like round trips. Needs ``train_decoder`` and a codec with a form.
         lang: language of documents that name none.
         english: affixes, which stand in English in documents of every language.
     """
@@ -76,13 +79,17 @@ class ThroughDecoderObjectiveConfig(Config):
     round_trip_share: float = Field(default=1.0, gt=0, le=1)
     round_trip_noise: float = Field(default=0.3, ge=0, allow_inf_nan=False)
     round_trip_fade: float = Field(default=0.6, ge=0, le=1)
+    parts: int = Field(default=0, ge=0)
     lang: str | None = None
     english: tuple[str, ...] = ("End of text.", "[MODEL]:", "End of paragraph.")
 
     @model_validator(mode="after")
     def _memory_is_trained(self) -> Self:
-        if self.form_memory is not None and not self.train_decoder:
-            raise ValueError("form_memory is learnt by the decoder: set train_decoder=true")
+        for name in ("form_memory", "parts"):
+            if getattr(self, name) and not self.train_decoder:
+                raise ValueError(f"{name} is for a decoder that learns: set train_decoder=true")
+        if self.parts and not self.round_trip:
+            raise ValueError("parts are weighed like round trips: set round_trip")
         return self
 
 
@@ -90,8 +97,8 @@ class ThroughDecoderObjective:
     """Negative log-likelihood of the next sentence under the decoder, from the predicted concept.
 
     ``count`` is the number of target tokens, or of target concepts under ``normalize=sentence``. Metrics:
-    ``token_nats``, ``token_accuracy`` and, with ``round_trip``, ``round_trip_nats`` per token, ``mse`` per concept in
-    normalised space.
+    ``token_nats``, ``token_accuracy`` and, with ``round_trip``, ``round_trip_nats`` and, with ``parts``, ``part_nats``
+    per token, ``mse`` per concept in normalised space.
 
     Args:
         config: settings.
@@ -126,6 +133,8 @@ class ThroughDecoderObjective:
         space = open_space(self.config.codec or codec, fingerprint, device)
         if self.config.form_memory is not None:
             set_form_memory(space, self.config.form_memory)
+        if self.config.parts:
+            check_form(space, "objective.parts")
         self.decoder = as_decoder(space, self.config.codec or codec, train=self.config.train_decoder)
 
     def trained_parameters(self) -> list[nn.Parameter]:
@@ -202,6 +211,11 @@ class ThroughDecoderObjective:
             again = back.nats if self.config.normalize == "token" else back.nats / back.num_tokens
             nats = nats + self.config.round_trip * (len(sentences) / max(len(texts), 1)) * again.sum()
             metrics["round_trip_nats"] = (back.nats.detach().sum(), back.num_tokens.sum().float())
+        if self.config.parts:
+            part = self._parts(batch, rng)
+            again = part.nats if self.config.normalize == "token" else part.nats / part.num_tokens
+            nats = nats + self.config.round_trip * (len(sentences) / max(len(part.nats), 1)) * again.sum()
+            metrics["part_nats"] = (part.nats.detach().sum(), part.num_tokens.sum().float())
         return Loss(nats * scale + self.config.mse_weight * error, count, metrics)
 
     def _share(self, documents_N: Tensor, places_N: Tensor, rng: StepRandom) -> Tensor:
@@ -228,6 +242,34 @@ class ThroughDecoderObjective:
             return noisy
         return fade_form(noisy, size, self.config.round_trip_fade, rng.uniform("round_trip/fade", ids, (3,)))
 
+    def _parts(self, batch: ConceptBatch, rng: StepRandom) -> TokenLoss:
+        """Score parts of sentences, from their own meaning and the form of the sentence."""
+        import torch
+
+        from largeconcept.codec.autoencoder import AutoencoderCodec
+
+        codec = self.decoder
+        assert isinstance(codec, AutoencoderCodec) and batch.sentences is not None
+        drawn = rng.uniform("parts", batch.sample_ids, (5,)).cpu()
+        rows, places, texts, whole = [], [], [], []
+        for row, (where, *cut) in enumerate(drawn[:, :3].tolist()):
+            place = int(where * len(batch.sentences[row]))
+            sentence = batch.sentences[row][place]
+            text = part_of(sentence, *cut)
+            if text is not None and sentence not in self.config.english and len(rows) < self.config.parts:
+                for found, value in zip((rows, places, texts, whole), (row, place, text, sentence), strict=True):
+                    found.append(value)
+        size, device = codec.meaning_dim, batch.concepts.device
+        form = batch.concepts[rows, places, size:].float()
+        with torch.no_grad():
+            meaning = codec.encode(texts).clone().to(device)[:, :size]
+        strength, noise = drawn[rows, 3:].to(device).unsqueeze(-1).unbind(1)
+        own = torch.cat([meaning, (0.3 + 0.7 * strength) * form], dim=1)
+        own = own + self.config.round_trip_noise * noise * rng.normal(
+            "parts/noise", batch.sample_ids[rows], (own.shape[1],)
+        )
+        return codec.token_loss(own, texts, self._languages(batch, rows, whole))
+
     def _places(self, batch: ConceptBatch, mask: Tensor, rng: StepRandom) -> tuple[Tensor, Tensor]:
         """Return row and position of the predictions to decode, at most ``max_sentences``, in order."""
         limit = self.config.max_sentences
@@ -250,6 +292,21 @@ class ThroughDecoderObjective:
                 raise DataError("a document has no language, and the decoder needs one", got=sentence, hint=hint)
             languages.append(lang)
         return languages
+
+
+def part_of(sentence: str, start: float, size: float) -> str | None:
+    """Return some words that follow each other, not all of them; ``None`` if there are fewer than four.
+
+    Args:
+        sentence: words between white space.
+        start, size: two numbers in [0, 1) that say which.
+    """
+    words = sentence.split()
+    if len(words) < 4:
+        return None
+    first = int(start * (len(words) - 1))
+    most = len(words) - first - (first == 0)  # the whole is no part
+    return " ".join(words[first : first + 2 + int(size * (most - 1))])
 
 
 def as_decoder(codec: object, name: object, *, train: bool = False) -> DifferentiableDecoder:
@@ -279,12 +336,24 @@ def set_form_memory(codec: object, places: int) -> None:
     from largeconcept.codec.autoencoder import AutoencoderCodec
 
     where = "objective.form_memory"
-    if not isinstance(codec, AutoencoderCodec) or not codec.config.form_dim:
-        raise ConfigError("the codec has no channels of form", where=where, got=type(codec).__name__)
+    check_form(codec, where)
+    assert isinstance(codec, AutoencoderCodec)
     if places > codec.config.max_tokens:
         raise ConfigError("a form has fewer places", where=where, got=places, expected=codec.config.max_tokens)
     if codec.config.form_memory != places:
         codec.set_form_memory(places)
+
+
+def check_form(codec: object, where: str) -> None:
+    """Refuse a codec that has no channels of form.
+
+    Raises:
+        ConfigError: it has none.
+    """
+    from largeconcept.codec.autoencoder import AutoencoderCodec
+
+    if not isinstance(codec, AutoencoderCodec) or not codec.config.form_dim:
+        raise ConfigError("the codec has no channels of form", where=where, got=type(codec).__name__)
 
 
 def target_mask(batch: ConceptBatch) -> Tensor:

@@ -4,14 +4,25 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from variants import LetterDecoder, concepts, small_batch, small_model
 
+from largeconcept.codec import load_codec
+from largeconcept.codec.autoencoder import AutoencoderCodec
+from largeconcept.codec.network import AutoencoderConfig, AutoencoderNetwork
 from largeconcept.codec.normalizer import ConceptNormalizer
+from largeconcept.codec.tokenizer import Tokenizer
 from largeconcept.codec.toy import ToyCodec
 from largeconcept.diffusion.random import StepRandom
 from largeconcept.errors import ConfigError, DataError
 from largeconcept.objectives import build_objective
-from largeconcept.objectives.through_decoder import ThroughDecoderObjective, ThroughDecoderObjectiveConfig, as_decoder
+from largeconcept.objectives.through_decoder import (
+    ThroughDecoderObjective,
+    ThroughDecoderObjectiveConfig,
+    as_decoder,
+    part_of,
+)
 
 RNG = StepRandom(0, 0)
 
@@ -36,6 +47,26 @@ def make(normalizer):
 @pytest.fixture
 def model():
     return small_model("through_decoder")
+
+
+class NotingCodec(AutoencoderCodec):
+    """An autoencoder with a form; notes what it scores."""
+
+    @classmethod
+    def small(cls):
+        tokenizer = Tokenizer.train(
+            ["one two three four five six seven eight nine. End of text too short"] * 50, vocab_size=280
+        )
+        torch.manual_seed(4)
+        shape = {"dim": 16, "form_dim": 8, "width": 8, "num_heads": 2, "encoder_layers": 1, "decoder_layers": 1}
+        network = AutoencoderNetwork(AutoencoderConfig(**shape, vocab_size=280, pooling_heads=2, max_tokens=64))
+        codec = cls(network, tokenizer)
+        codec.asked = []
+        return codec
+
+    def token_loss(self, concepts, sentences, lang, **keywords):
+        self.asked.append((concepts.detach().clone(), list(sentences), list(lang)))
+        return super().token_loss(concepts, sentences, lang, **keywords)
 
 
 def batch(lengths=(5, 2, 4)):
@@ -119,6 +150,65 @@ def test_round_trip_fades_the_form_alone(make, model):
     assert not (disturbed[:, 10:] == own[:, 10:]).all(dim=1).any()
     gone = (disturbed[:, 10:] == 0).all(dim=1).float().mean()
     assert float(gone) == pytest.approx(0.25, abs=0.08)
+
+
+@given(st.lists(st.text("abcé,.", min_size=1), min_size=4, max_size=30), *[st.floats(0, 1, exclude_max=True)] * 2)
+def test_a_part_is_two_words_or_more_but_not_all(words, start, size):
+    text = part_of("  ".join(words), start, size)
+    part = text.split()
+    assert 2 <= len(part) < len(words)
+    assert any(part == words[i : i + len(part)] for i in range(len(words)))
+
+
+def test_every_part_can_be_drawn():
+    words = ["a", "b", "c", "d", "e"]
+    drawn = {part_of(" ".join(words), start / 40, size / 40) for start in range(40) for size in range(40)}
+    assert drawn == {" ".join(words[i:j]) for i in range(4) for j in range(i + 2, 6)} - {" ".join(words)}
+    assert part_of("only three words", 0.0, 0.5) is None
+
+
+def test_parts_are_asked_from_their_meaning_and_the_form_of_the_whole(make, model):
+    """By hand: a codec that notes what it is asked for; without noise, forms are faded and nothing else."""
+    codec = NotingCodec.small()
+    settings = {"train_decoder": True, "round_trip": 0.5, "round_trip_noise": 0.0, "round_trip_fade": 0.0}
+    objective = make(normalize="sentence", parts=2, **settings)
+    plain = make(normalize="sentence", **settings)
+    objective.decoder = plain.decoder = codec
+    read = batch((5, 2, 4))
+    read.sentences = [
+        ["one two three four five."] * 5,
+        ["too short"] * 2,
+        ["End of text."] * 2 + ["six seven eight nine."] * 2,
+    ]
+    with torch.no_grad():
+        for step in range(60):
+            base, loss = (each(model, read, StepRandom(0, step)) for each in (plain, objective))
+            concepts, texts, langs = codec.asked[-1]
+            assert len(texts) <= 2 and set(langs) <= {"eng_Latn"}
+            for concept, text in zip(concepts, texts):
+                row = 0 if text.split()[0] in "one two three four" else 2
+                assert text in read.sentences[row][-1]
+                assert torch.allclose(concept[:8], codec.encode([text])[0, :8], atol=1e-5)
+                forms = read.concepts[row, :, 8:]
+                same = [torch.allclose(concept[8:], form * (concept[8] / form[0]), atol=1e-4) for form in forms]
+                assert sum(same) == 1 and 0.3 <= float((concept[8:] / forms[same.index(True)]).mean()) <= 1
+            _, count = loss.metrics["part_nats"]
+            assert int(count) == sum(len(codec.tokenizer.encode([t])[0]) + 1 for t in texts)
+            if texts:
+                assert float(loss.sum) > float(base.sum)
+            assert float(loss.count) == float(base.count)
+    rows = {len(texts) for _, texts, _ in codec.asked[2::3]}
+    assert rows >= {1, 2}
+
+
+def test_what_parts_need(make):
+    with pytest.raises(ConfigError, match="parts is for a decoder that learns"):
+        ThroughDecoderObjectiveConfig.from_dict({"parts": 3})
+    with pytest.raises(ConfigError, match="set round_trip"):
+        ThroughDecoderObjectiveConfig.from_dict({"parts": 3, "train_decoder": True})
+    objective = make(parts=3, train_decoder=True, round_trip=0.1)
+    with pytest.raises(ConfigError, match=r"objective\.parts.*no channels of form"):
+        objective.open_codec("starter", load_codec("starter").fingerprint)
 
 
 def test_a_drawn_share_stands_for_all(make, model):
