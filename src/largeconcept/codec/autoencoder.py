@@ -265,16 +265,13 @@ class AutoencoderCodec:
             return TokenLoss(concepts.float().sum(dim=1), lengths.long(), lengths.long())
         return TokenLoss(torch.cat(nats)[back], lengths, torch.cat(correct)[back])
 
-    def set_form_memory(self, places: int) -> None:
-        """Let the decoder attend to the first places of the form, anew; concepts keep their meaning.
+    def set_form_reach(self, places: int) -> None:
+        """Let the decoder find words among the first places of the form, anew; concepts stay what they are.
 
-        The new weights are random and want training (``through_decoder`` with ``form_memory``). They are the same in
-        every process.
+        The new weights want training (``through_decoder`` with ``form_reach``).
         """
         space = self.fingerprint
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(places)
-            self.network.set_form_memory(places)
+        self.network.set_form_reach(places)
         self.network.to(self.network.embedding.weight.device)
         self._space, self._stored, self._fingerprint = space, None, None
 
@@ -287,7 +284,7 @@ class AutoencoderCodec:
         parts: list[nn.Module] = [network.decoder, network.to_memory, network.to_bias, network.language]
         if network.binding is not None:
             parts += [network.binding.unbind, network.binding.unbind_written, network.binding.scale]
-        parts += [] if network.form_memory is None else [network.form_memory]
+        parts += [] if network.reader is None else [network.reader]
         return [network.decoder_positions, *(p for part in parts for p in part.parameters())]
 
     def _language_indices(self, lang: str | Sequence[str], rows: int) -> Tensor:
@@ -388,7 +385,7 @@ def _check_sentences(sentences: Sequence[str]) -> None:
 
 def _fingerprint(stored: dict[str, Tensor], tokenizer: Tokenizer, config: AutoencoderConfig, storage: str) -> str:
     # Options that came later count only where they are used, so that older codecs keep their names.
-    later = {name for name in ("form_dim", "form_memory", "teacher_dim") if not getattr(config, name)}
+    later = {name for name in ("form_dim", "form_reach", "teacher_dim") if not getattr(config, name)}
     fields = {name: value for name, value in config.to_dict().items() if name not in later}
     shape = json.dumps([storage, fields], sort_keys=True).encode()
     return fingerprint(stored, hashlib.sha256(tokenizer.model).digest(), shape)

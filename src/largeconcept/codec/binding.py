@@ -14,15 +14,19 @@ A decoder that writes from left to right knows more and more of those others. It
 way, so that the noise of the past can be taken off: the last words of a long sentence are then as easy as the first.
 
 A predicted concept may hold the form of a sentence that was read while another is to be written: a summary takes over
-words of the first sentence, but not at their places. :class:`FormMemory` takes out what stands at all of the first
-places, for the decoder to attend to.
+words of the first sentence, but not at their places. :class:`FormReader` finds them there.
 """
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+COMPARED = 128
+"""Channels in which :class:`FormReader` compares tokens, of a decoder that has as many."""
 
 
 class PositionBinding(nn.Module):
@@ -85,28 +89,54 @@ class PositionBinding(nn.Module):
         return out
 
 
-class FormMemory(nn.Module):
-    """What a form holds at each of its first places, as memory tokens that a decoder attends to wherever it writes.
+class FormReader(nn.Module):
+    """Finds in a form what followed the token just written, wherever it stands.
 
-    A memory token also holds what stands one place before, so that a single head can find the token after the one just
-    written, and go on copying.
+    What stands at each of the first places is taken out. One attention head then compares the decoder's state with what
+    stands one place *before*, and reads what stands at the place: a head that goes on copying, which transformers learn
+    late (Olsson et al. 2022, "In-context Learning and Induction Heads", https://arxiv.org/abs/2209.11895), is there
+    from the start. Weights say how much of it is believed.
+
+    Shape letters as above, R places, K channels in which tokens are compared.
 
     Args:
-        width: D.
+        binding: whose forms are read.
         places: R, how many.
     """
 
-    def __init__(self, width: int, places: int) -> None:
+    def __init__(self, binding: PositionBinding, places: int) -> None:
         super().__init__()
-        self.before = nn.Linear(width, width, bias=False)
-        self.place = nn.Parameter(torch.empty(places, width))
-        # Small at first: a decoder that was trained without these hardly notices them.
-        self.gain = nn.Parameter(torch.full((width,), 0.5))
-        nn.init.orthogonal_(self.before.weight, 0.5)
-        nn.init.normal_(self.place, std=0.3)
+        dim, width = binding.bind.weight.shape
+        size = min(width, COMPARED)
+        self.query = nn.Linear(2 * width, size)
+        self.key = nn.Linear(dim, size)
+        self.start = nn.Parameter(torch.zeros(size))
+        self.place = nn.Parameter(torch.zeros(places))
+        self.nothing = nn.Parameter(torch.zeros(1))
+        self.gain = nn.Parameter(torch.full((width,), 0.25))
+        with torch.no_grad():
+            # At first a token is bound and compared with what is there, in the channels that bind most strongly; of the
+            # state after the first layer nothing is believed yet.
+            left, strength, right = torch.linalg.svd(binding.bind.weight.t().float(), full_matrices=False)
+            self.query.weight.zero_()
+            self.query.weight[:, :width] = (left[:, :size] * strength[:size].sqrt()).t()
+            self.key.weight.copy_(strength[:size, None].sqrt() * right[:size])
+            self.query.bias.zero_()
+            self.key.bias.zero_()
 
-    def forward(self, form_NF: Tensor, binding: PositionBinding) -> Tensor:
-        """Return (N, R, D) from forms and what bound them."""
-        states = binding.unbind(form_NF[:, None] * binding.keys[: len(self.place)])
-        read = states + self.before(F.pad(states[:, :-1], (0, 0, 1, 0))) + self.place
-        return self.gain * F.rms_norm(read, (read.shape[-1],))
+    def take_out(self, form_NF: Tensor, binding: PositionBinding) -> tuple[Tensor, Tensor]:
+        """Return (N, R, D), what stands at each place, and (N, R, K), the keys of what stands before it."""
+        bound = form_NF[:, None] * binding.keys[: len(self.place)]
+        # What all places have in common tells none from another; how strong a form is does not matter.
+        known = bound - bound.mean(dim=1, keepdim=True)
+        keys = self.key(F.rms_norm(known, (known.shape[-1],)))
+        before = torch.cat([self.start.to(keys.dtype).expand(len(keys), 1, -1), keys[:, :-1]], dim=1)
+        return binding.unbind(bound), before
+
+    def forward(self, inputs: Tensor, hidden: Tensor, here: Tensor, keys: Tensor) -> Tensor:
+        """Return what is read, (N, T, D), for normalised inputs and states of the decoder, (N, T, D)."""
+        query = self.query(torch.cat([inputs, F.rms_norm(hidden, hidden.shape[-1:]).to(inputs.dtype)], dim=-1))
+        scores = torch.matmul(query, keys.transpose(1, 2)).float() / math.sqrt(here.shape[-1]) + self.place
+        nothing = self.nothing.expand(*scores.shape[:-1], 1)
+        weights = torch.cat([scores, nothing], dim=-1).softmax(dim=-1)[..., :-1]
+        return self.gain * torch.matmul(weights.to(here.dtype), here)

@@ -28,7 +28,7 @@ import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from largeconcept.codec.binding import FormMemory, PositionBinding
+from largeconcept.codec.binding import FormReader, PositionBinding
 from largeconcept.config import Config
 from largeconcept.errors import ConfigError
 
@@ -41,8 +41,8 @@ class AutoencoderConfig(Config):
     Attributes:
         dim: C, channels of a concept.
         form_dim: F, how many of them hold the form; 0: none. If not 0, at least ``width``.
-        form_memory: R, first places of the form that the decoder attends to wherever it writes; needs a form. (The form
-            at the place that is written reaches the decoder in any case.)
+        form_reach: R, first places of the form among which the decoder finds what followed the token just written; 0:
+            none. Needs a form. (What the form says about the place that is written reaches the decoder in any case.)
         teacher_dim: channels of a teacher's vectors that the meaning learns to predict in training; 0: no teacher.
         width: D. ``num_heads`` must divide it.
         vocab_size: V, pieces of the SentencePiece model.
@@ -58,7 +58,7 @@ class AutoencoderConfig(Config):
     type: Literal["autoencoder"] = "autoencoder"
     dim: int = Field(384, ge=2)
     form_dim: int = Field(0, ge=0)
-    form_memory: int = Field(0, ge=0)
+    form_reach: int = Field(0, ge=0)
     teacher_dim: int = Field(0, ge=0)
     width: int = Field(256, ge=8)
     num_heads: int = Field(4, ge=1)
@@ -78,8 +78,8 @@ class AutoencoderConfig(Config):
             raise ValueError(f"width {self.width} is not a multiple of num_heads {self.num_heads}")
         if self.form_dim and not self.width <= self.form_dim < self.dim:
             raise ValueError(f"form_dim {self.form_dim} is not between width {self.width} and dim {self.dim}")
-        if self.form_memory and (not self.form_dim or self.form_memory > self.max_tokens):
-            raise ValueError(f"form_memory {self.form_memory} needs a form and is at most max_tokens {self.max_tokens}")
+        if self.form_reach and (not self.form_dim or self.form_reach > self.max_tokens):
+            raise ValueError(f"form_reach {self.form_reach} needs a form and is at most max_tokens {self.max_tokens}")
         if (self.form_dim or self.teacher_dim) and (self.bottleneck == "kl" or not self.encoder_layers):
             raise ValueError("form_dim and teacher_dim need an encoder and the unit_variance bottleneck")
         if not self.languages or len(set(self.languages)) != len(self.languages):
@@ -90,11 +90,6 @@ class AutoencoderConfig(Config):
     def meaning_dim(self) -> int:
         """Channels that are not form."""
         return self.dim - self.form_dim
-
-    @property
-    def memory_size(self) -> int:
-        """Vectors that the decoder attends to beside what it has written: of the meaning, and of the form."""
-        return self.memory_tokens + self.form_memory
 
 
 def rms_norm(x: Tensor) -> Tensor:
@@ -195,8 +190,8 @@ class AutoencoderNetwork(nn.Module):
         self.to_bias = nn.Linear(config.meaning_dim, width, bias=False)
         places = config.max_tokens + 1
         self.binding = PositionBinding(width, config.dim, config.form_dim, places) if config.form_dim else None
-        self.form_memory: FormMemory | None = None
-        self.set_form_memory(config.form_memory)
+        self.reader: FormReader | None = None
+        self.set_form_reach(config.form_reach)
         self.to_teacher: nn.Linear | None = None
         self.set_teacher(config.teacher_dim)
         self.decoder = nn.ModuleList(
@@ -215,10 +210,10 @@ class AutoencoderNetwork(nn.Module):
         self.config = self.config.model_copy(update={"teacher_dim": dim})
         self.to_teacher = nn.Linear(self.config.meaning_dim, dim) if dim else None
 
-    def set_form_memory(self, places: int) -> None:
-        """Take away the decoder's memory of the form, and make a new one of so many places if that is not 0."""
-        self.config = AutoencoderConfig.from_dict({**self.config.to_dict(), "form_memory": places})
-        self.form_memory = FormMemory(self.config.width, places) if places else None
+    def set_form_reach(self, places: int) -> None:
+        """Take away what finds words in the form, and make it anew, for so many places, if that is not 0."""
+        self.config = AutoencoderConfig.from_dict({**self.config.to_dict(), "form_reach": places})
+        self.reader = FormReader(self.binding, places) if places and self.binding is not None else None
 
     # ---------------------------------------------------------------- encoder
 
@@ -259,13 +254,9 @@ class AutoencoderNetwork(nn.Module):
         return cast("list[Block]", list(self.decoder))
 
     def memory(self, concepts_NC: Tensor) -> tuple[Tensor, Tensor]:
-        """Return (N, M + R, D) memory tokens, and an (N, D) offset of the meaning added to every decoder input."""
+        """Project meanings to (N, M, D) memory tokens and to an (N, D) offset added to every decoder input."""
         meaning = concepts_NC[:, : self.config.meaning_dim]
         memory = rms_norm(self.to_memory(meaning).view(-1, self.config.memory_tokens, self.config.width))
-        if self.form_memory is not None and self.binding is not None:
-            form = concepts_NC[:, self.config.meaning_dim :]
-            read = self.form_memory(form, self.binding)
-            memory = torch.cat([memory, read.to(memory.dtype)], dim=1)
         return memory, self.to_bias(meaning)
 
     def decode_hidden(self, concepts_NC: Tensor, inputs_NT: Tensor, lang_N: Tensor) -> Tensor:
@@ -287,13 +278,20 @@ class AutoencoderNetwork(nn.Module):
         hidden = inputs + self.decoder_positions[:steps] + bias[:, None]
         if self.binding is not None:
             hidden = hidden + self.binding.hints(concepts_NC, inputs)
-        mask = self._causal_mask(steps, hidden)
-        for layer in self.decoder:
+        mask, taken = self._causal_mask(steps, hidden), self._taken_out(concepts_NC)
+        for index, layer in enumerate(self.decoder):
             hidden = layer(hidden, mask, memory)
+            if index == 0 and self.reader is not None:
+                hidden = hidden + self.reader(inputs, hidden, *taken)
         return rms_norm(hidden)
 
+    def _taken_out(self, concepts_NC: Tensor) -> tuple[Tensor, ...]:
+        if self.reader is None or self.binding is None:
+            return ()
+        return self.reader.take_out(concepts_NC[:, self.config.meaning_dim :], self.binding)
+
     def _causal_mask(self, steps: int, like: Tensor) -> Tensor:
-        memory = self.config.memory_size
+        memory = self.config.memory_tokens
         rows = torch.arange(steps, device=like.device)[:, None]
         columns = torch.arange(memory + steps, device=like.device)[None] - memory
         return torch.zeros(steps, memory + steps, dtype=like.dtype, device=like.device).masked_fill(
@@ -304,12 +302,14 @@ class AutoencoderNetwork(nn.Module):
         """Vocabulary scores of decoder states, float32."""
         return F.linear(hidden, self.embedding.weight).float()
 
-    def start(self, concepts_NC: Tensor, max_steps: int) -> tuple[list[Tensor], list[Tensor], Tensor]:
+    def start(
+        self, concepts_NC: Tensor, max_steps: int
+    ) -> tuple[list[Tensor], list[Tensor], Tensor, tuple[Tensor, ...]]:
         """Allocate the decoder's caches, memory in front: keys and values of each layer.
 
         Returns:
             keys, values, and (N, D + C + F) what :meth:`step` adds to every input: the offset; and with a form the
-            concept and what has been written, bound.
+            concept and what has been written, bound. Last what was taken out of the form, if the decoder reads there.
         """
         memory, guide = self.memory(concepts_NC)
         if self.binding is not None:
@@ -324,9 +324,17 @@ class AutoencoderNetwork(nn.Module):
                 full = torch.zeros(room, dtype=part.dtype, device=part.device)
                 full[:, :, : part.shape[2]] = part
                 cache.append(full)
-        return keys, values, guide
+        return keys, values, guide, self._taken_out(concepts_NC)
 
-    def step(self, embedded_ND: Tensor, guide: Tensor, keys: list[Tensor], values: list[Tensor], t: int) -> Tensor:
+    def step(
+        self,
+        embedded_ND: Tensor,
+        guide: Tensor,
+        keys: list[Tensor],
+        values: list[Tensor],
+        t: int,
+        taken: tuple[Tensor, ...] = (),
+    ) -> Tensor:
         """Decoder state for input ``t`` (0 is the language), updating the caches and the guide in place."""
         width, dim = self.config.width, self.config.dim
         inputs = rms_norm(embedded_ND)
@@ -334,9 +342,11 @@ class AutoencoderNetwork(nn.Module):
         if self.binding is not None:
             concepts, written = guide[:, width : width + dim], guide[:, width + dim :]
             hidden = hidden + self.binding.hint(concepts, written, inputs, t)
-        position = self.config.memory_size + t
-        for layer, k, v in zip(self.decoder_blocks, keys, values, strict=True):
+        position = self.config.memory_tokens + t
+        for index, (layer, k, v) in enumerate(zip(self.decoder_blocks, keys, values, strict=True)):
             hidden = layer.step(hidden, k, v, position)
+            if index == 0 and self.reader is not None:
+                hidden = hidden + self.reader(inputs[:, None], hidden[:, None], *taken).squeeze(1)
         return rms_norm(hidden)
 
 
@@ -354,13 +364,13 @@ class WritingState:
 
     def __init__(self, network: AutoencoderNetwork, concepts_NC: Tensor, lang_N: Tensor, max_length: int) -> None:
         self._network = network
-        self._keys, self._values, self._guide = network.start(concepts_NC, max_length + 1)
+        self._keys, self._values, self._guide, self._taken = network.start(concepts_NC, max_length + 1)
         self._input = network.language(lang_N)
         self._t = 0
 
     def scores(self) -> Tensor:
         """(R, V) scores of the next token; control tokens other than the end mark cannot be written."""
-        hidden = self._network.step(self._input, self._guide, self._keys, self._values, self._t)
+        hidden = self._network.step(self._input, self._guide, self._keys, self._values, self._t, self._taken)
         self._t += 1
         scores = self._network.logits(hidden)
         scores[:, [PAD, BOS, UNK]] = -torch.inf
@@ -374,7 +384,7 @@ class WritingState:
 
     def select(self, rows: Tensor) -> None:
         """Keep, repeat or reorder rows; the token fed before is forgotten."""
-        used = self._network.config.memory_size + self._t
+        used = self._network.config.memory_tokens + self._t
         for caches in (self._keys, self._values):
             for i, cache in enumerate(caches):
                 filled = cache[:, :, :used].index_select(0, rows)
@@ -383,3 +393,4 @@ class WritingState:
                 room[:, :, :used] = filled
                 caches[i] = room
         self._guide = self._guide.index_select(0, rows)
+        self._taken = tuple(part.index_select(0, rows) for part in self._taken)

@@ -434,15 +434,19 @@ def _autoencoder_encode(config: AutoencoderConfig, tokens: int) -> int:
 
 
 def _autoencoder_decode(config: AutoencoderConfig, tokens: int, beams: int) -> int:
-    width, memory = config.width, config.memory_size
-    start = 2 * config.meaning_dim * width * (config.memory_tokens + 1)
-    start += config.form_memory * 2 * width * (config.form_dim + width)  # taken out, and mapped to the place after
-    start += config.decoder_layers * 2 * memory * width * 2 * width
+    from largeconcept.codec.binding import COMPARED
+
+    width, memory = config.width, config.memory_tokens
+    start = 2 * config.meaning_dim * width * (memory + 1) + config.decoder_layers * 2 * memory * width * 2 * width
+    compared = min(width, COMPARED)
+    start += config.form_reach * 2 * (width + compared) * config.form_dim  # what stands at each place, and its key
     total = start
     for t in range(tokens + 1):  # the language first, then the tokens
         rows = 1 if t == 0 else beams
         layer = (2 * 4 + 4 * config.ffn_multiple) * width * width + (memory + t + 1) * 4 * width
         total += rows * (config.decoder_layers * layer + 2 * width * config.vocab_size)
+        if config.form_reach:
+            total += rows * 2 * (2 * width * compared + config.form_reach * (width + compared))
         if config.form_dim:  # taken out twice, of the concept and of what is written; bound from the second step on
             total += rows * (2 * width * config.form_dim * (2 if t == 0 else 3) + 2 * config.dim)
     return total

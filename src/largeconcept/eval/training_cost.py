@@ -166,7 +166,7 @@ def run_flops(config: RunConfig, codec: Any = None) -> RunFlops:
         batches += found
         steps += 1
         concepts += sum(int(one.lengths.sum()) for one in found)
-    places = getattr(config.objective, "form_memory", None)  # the codec that is opened has none yet
+    places = getattr(config.objective, "form_reach", None)  # the codec that is opened has none yet
     sentence = None if tokens else _sentence(codec, batches, concepts, places)
     if tokens:
         total = sum(
@@ -217,7 +217,7 @@ def _sentence(codec: Any, batches: list[ConceptBatch], concepts: int, places: in
     if shape is None or tokenizer is None or not concepts:
         return None
     if places is not None:
-        shape = shape.model_copy(update={"form_memory": places})
+        shape = shape.model_copy(update={"form_reach": places})
     texts = [text for batch in batches for row in batch.sentences or () for text in row]
     mean = sum(map(len, tokenizer.encode(texts))) / max(len(texts), 1)
     return sentence_flops(shape, max(round(mean), 1))

@@ -26,18 +26,21 @@ class RegressionConfig(Config):
     Attributes:
         min_context: how many concepts must come before a target; at least 1: the first concept never counts.
         rmse: take the root of each concept's squared error.
+        channels: count the error of the first so many channels alone, such as those of the meaning where a codec has
+            others for the form, which cannot be predicted; ``None`` for all.
     """
 
     type: Literal["regression"] = "regression"
     min_context: int = Field(default=1, ge=1)
     rmse: bool = False
+    channels: int | None = Field(default=None, ge=1)
 
 
 class RegressionObjective:
     """Squared distance of the prediction from the next concept, in normalised space, summed over channels.
 
-    Supervised batches count the target concepts only. Metrics: ``mse`` (the squared error of a concept) and ``l2`` (its
-    Euclidean distance in the codec's space).
+    Supervised batches count the target concepts only. Metrics: ``mse`` (the squared error of a concept's ``channels``)
+    and ``l2`` (its Euclidean distance in the codec's space).
 
     Args:
         config: settings.
@@ -55,14 +58,15 @@ class RegressionObjective:
         x = normalized(self.normalizer, batch.concepts)
         mask = self.target_mask(batch)[:, 1:]
         prediction, target = model(x, batch.lengths)[:, :-1], x[:, 1:]
-        error = squared_error(prediction, target, self.config.rmse)
+        first = self.config.channels
+        error = squared_error(prediction[..., :first], target[..., :first], self.config.rmse)
         if batch.weights is not None:
             error = error * batch.weights[:, 1:]
         count = mask.sum().float()
         detached = prediction.detach()
         l2 = (self.normalizer.denormalize(detached) - batch.concepts[:, 1:].float()).norm(dim=-1)
         metrics = {
-            "mse": (masked_sum(squared_error(detached, target), mask), count),
+            "mse": (masked_sum(squared_error(detached[..., :first], target[..., :first]), mask), count),
             "l2": (masked_sum(l2, mask), count),
         }
         return Loss(masked_sum(error, mask), count, metrics)

@@ -50,7 +50,7 @@ class ThroughDecoderObjectiveConfig(Config):
             ``normalize=sentence``: to its nats per token).
         train_decoder: train the decoder too (the encoder and the table of tokens that it shares stay, so concepts mean
             what they did); a run then leaves a codec of its own.
-        form_memory: places of the form that the decoder learns to attend to wherever it writes
+        form_reach: places of the form among which the decoder learns to find what followed the token just written
             (:class:`~largeconcept.codec.network.AutoencoderConfig`); what a model copies from the sentences it reads
             stands at their places. ``None``: as in the codec. Needs ``train_decoder`` and a codec of our own.
         round_trip: weight of the nats of the scored sentences from their own concepts, relative to those from
@@ -60,7 +60,7 @@ class ThroughDecoderObjectiveConfig(Config):
         round_trip_fade: share of them whose form is faded, where the codec has one
             (:func:`largeconcept.objectives.codec.fade`).
         parts: most documents of a micro-batch of which a part of a sentence is asked for as well, from the meaning of
-            the part and the form of the whole sentence, faded and noisy: so a decoder with a ``form_memory`` learns to
+            the part and the form of the whole sentence, faded and noisy: so a decoder with a ``form_reach`` learns to
             find words at other places. Weighed like round trips. Needs ``train_decoder`` and a codec with a form.
         lang: language of documents that name none.
         english: affixes, which stand in English in documents of every language.
@@ -74,7 +74,7 @@ class ThroughDecoderObjectiveConfig(Config):
     max_sentences: int | None = Field(default=None, ge=1)
     mse_weight: float = Field(default=0.0, ge=0, allow_inf_nan=False)
     train_decoder: bool = False
-    form_memory: int | None = Field(default=None, ge=0)
+    form_reach: int | None = Field(default=None, ge=0)
     round_trip: float = Field(default=0.0, ge=0, allow_inf_nan=False)
     round_trip_share: float = Field(default=1.0, gt=0, le=1)
     round_trip_noise: float = Field(default=0.3, ge=0, allow_inf_nan=False)
@@ -85,7 +85,7 @@ class ThroughDecoderObjectiveConfig(Config):
 
     @model_validator(mode="after")
     def _memory_is_trained(self) -> Self:
-        for name in ("form_memory", "parts"):
+        for name in ("form_reach", "parts"):
             if getattr(self, name) and not self.train_decoder:
                 raise ValueError(f"{name} is for a decoder that learns: set train_decoder=true")
         if self.parts and not self.round_trip:
@@ -131,8 +131,8 @@ class ThroughDecoderObjective:
         from largeconcept.objectives.base import open_space
 
         space = open_space(self.config.codec or codec, fingerprint, device)
-        if self.config.form_memory is not None:
-            set_form_memory(space, self.config.form_memory)
+        if self.config.form_reach is not None:
+            set_form_reach(space, self.config.form_reach)
         if self.config.parts:
             check_form(space, "objective.parts")
         self.decoder = as_decoder(space, self.config.codec or codec, train=self.config.train_decoder)
@@ -251,14 +251,15 @@ class ThroughDecoderObjective:
         codec = self.decoder
         assert isinstance(codec, AutoencoderCodec) and batch.sentences is not None
         drawn = rng.uniform("parts", batch.sample_ids, (5,)).cpu()
-        rows, places, texts, whole = [], [], [], []
+        found: list[tuple[int, int, str, str]] = []  # row, place, part, sentence
         for row, (where, *cut) in enumerate(drawn[:, :3].tolist()):
             place = int(where * len(batch.sentences[row]))
             sentence = batch.sentences[row][place]
             text = part_of(sentence, *cut)
-            if text is not None and sentence not in self.config.english and len(rows) < self.config.parts:
-                for found, value in zip((rows, places, texts, whole), (row, place, text, sentence), strict=True):
-                    found.append(value)
+            if text is not None and sentence not in self.config.english and len(found) < self.config.parts:
+                found.append((row, place, text, sentence))
+        rows, places = [one[0] for one in found], [one[1] for one in found]
+        texts, whole = [one[2] for one in found], [one[3] for one in found]
         size, device = codec.meaning_dim, batch.concepts.device
         form = batch.concepts[rows, places, size:].float()
         with torch.no_grad():
@@ -327,21 +328,21 @@ def as_decoder(codec: object, name: object, *, train: bool = False) -> Different
     return codec
 
 
-def set_form_memory(codec: object, places: int) -> None:
-    """Let a codec's decoder attend to so many places of the form; one that does already stays as it is.
+def set_form_reach(codec: object, places: int) -> None:
+    """Let a codec's decoder find words among so many places of the form; one that does already stays as it is.
 
     Raises:
         ConfigError: the codec has no form, or fewer places.
     """
     from largeconcept.codec.autoencoder import AutoencoderCodec
 
-    where = "objective.form_memory"
+    where = "objective.form_reach"
     check_form(codec, where)
     assert isinstance(codec, AutoencoderCodec)
     if places > codec.config.max_tokens:
         raise ConfigError("a form has fewer places", where=where, got=places, expected=codec.config.max_tokens)
-    if codec.config.form_memory != places:
-        codec.set_form_memory(places)
+    if codec.config.form_reach != places:
+        codec.set_form_reach(places)
 
 
 def check_form(codec: object, where: str) -> None:

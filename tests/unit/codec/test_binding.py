@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from largeconcept.codec.binding import PositionBinding
+from largeconcept.codec.binding import FormReader, PositionBinding
 
 WIDTH, PLACES = 16, 33
 
@@ -75,3 +75,17 @@ def test_steps_equal_the_whole_and_remember_what_was_written() -> None:
         for place in range(9):
             assert torch.allclose(made.hint(concepts, written, inputs[:, place], place), whole[:, place], atol=1e-5)
     assert float(written.abs().sum()) > 0
+
+
+def test_a_reader_finds_what_followed_a_token_wherever_it_stands() -> None:
+    """Before any training, and whatever the strength of the form; gain and the state of the decoder say nothing yet."""
+    made, hidden = binding(1024), states(20, 12)
+    reader = FormReader(made, 16)
+    form = made(hidden, no_padding(hidden))
+    for strength in (1.0, 0.1):
+        here, keys = reader.take_out(strength * form, made)
+        assert here.shape == (20, 16, WIDTH) and keys.shape[:2] == (20, 16)
+        order = torch.randperm(11, generator=torch.Generator().manual_seed(1))
+        read = reader(hidden[:, order], torch.zeros(20, 11, WIDTH), here, keys)
+        found = torch.cdist(read / reader.gain, here).argmin(dim=-1)
+        assert float((found == order + 1).float().mean()) > 0.95

@@ -7,10 +7,10 @@ from largeconcept.codec.network import AutoencoderConfig, AutoencoderNetwork
 from largeconcept.errors import ConfigError
 
 FORM = {"dim": 56, "form_dim": 40}
-MEMORY = {**FORM, "form_memory": 6}
+REACH = {**FORM, "form_reach": 6}
 
 
-@pytest.fixture(params=[{}, FORM, MEMORY], ids=["meaning", "meaning-and-form", "form-memory"])
+@pytest.fixture(params=[{}, FORM, REACH], ids=["meaning", "meaning-and-form", "form-reach"])
 def network(tiny_config: AutoencoderConfig, request: pytest.FixtureRequest) -> AutoencoderNetwork:
     torch.manual_seed(1)
     return AutoencoderNetwork(AutoencoderConfig(**{**tiny_config.to_dict(), **request.param})).eval()
@@ -56,10 +56,10 @@ def test_decoder_is_causal_and_reads_concept_and_language(network: AutoencoderNe
 def test_cached_steps_equal_the_full_pass(network: AutoencoderNetwork) -> None:
     ids, concepts, lang = tokens(3, 8), torch.randn(3, network.config.dim), torch.tensor([0, 2, 3])
     full = network.decode_hidden(concepts, ids, lang)
-    keys, values, guide = network.start(concepts, 9)
+    keys, values, guide, taken = network.start(concepts, 9)
     entering = [network.language(lang), *network.embedding(ids).unbind(1)]
     for t, embedded in enumerate(entering):
-        state = network.step(embedded, guide, keys, values, t)
+        state = network.step(embedded, guide, keys, values, t, taken)
         assert torch.allclose(state, full[:, t], atol=1e-5), t
 
 
@@ -70,8 +70,8 @@ def test_shape_is_checked(network: AutoencoderNetwork) -> None:
         AutoencoderConfig.from_dict({"width": 100, "num_heads": 3})
     with pytest.raises(ConfigError, match="form_dim"):
         AutoencoderConfig(dim=64, width=32, num_heads=2, form_dim=64)
-    for wrong in ({"form_memory": 4}, {**FORM, "width": 32, "num_heads": 2, "form_memory": 129}):
-        with pytest.raises(ConfigError, match="form_memory"):
+    for wrong in ({"form_reach": 4}, {**FORM, "width": 32, "num_heads": 2, "form_reach": 129}):
+        with pytest.raises(ConfigError, match="form_reach"):
             AutoencoderConfig(**wrong)
     with pytest.raises(ConfigError, match="unit_variance"):
         AutoencoderConfig(dim=64, width=32, num_heads=2, form_dim=32, bottleneck="kl")
@@ -93,7 +93,7 @@ def test_both_parts_of_a_concept_have_variance_one(tiny_config: AutoencoderConfi
 
 def test_the_decoder_finds_a_token_of_the_form_at_another_place(tiny_config: AutoencoderConfig) -> None:
     """A form in which one token moves: without the memory the first states cannot know, with it they do."""
-    for settings, knows in ((FORM, False), (MEMORY, True)):
+    for settings, knows in ((FORM, False), (REACH, True)):
         torch.manual_seed(1)
         network = AutoencoderNetwork(AutoencoderConfig(**{**tiny_config.to_dict(), **settings})).eval()
         assert network.binding is not None
@@ -108,16 +108,15 @@ def test_the_decoder_finds_a_token_of_the_form_at_another_place(tiny_config: Aut
         assert bool((states[0] - states[1]).abs().max() > 1e-4) is knows
 
 
-def test_a_memory_of_the_form_starts_quietly(tiny_config: AutoencoderConfig) -> None:
+def test_reading_in_the_form_starts_quietly(tiny_config: AutoencoderConfig) -> None:
     """Adding it to a trained decoder changes its states little, and leaves the encoder and the language alone."""
     torch.manual_seed(1)
     network = AutoencoderNetwork(AutoencoderConfig(**{**tiny_config.to_dict(), **FORM})).eval()
     ids, concepts, lang = tokens(3, 7), torch.randn(3, 56), torch.tensor([0, 1, 2])
     before, encoded = network.decode_hidden(concepts, ids, lang), network.encode(ids, torch.tensor([7, 5, 3]))
-    network.set_form_memory(6)
+    network.set_form_reach(6)
     after = network.decode_hidden(concepts, ids, lang)
-    assert network.config.memory_size == tiny_config.memory_tokens + 6
     assert float((after * before).mean().detach()) > 0.9
     assert torch.equal(network.encode(ids, torch.tensor([7, 5, 3])), encoded)
-    network.set_form_memory(0)
-    assert network.form_memory is None and torch.equal(network.decode_hidden(concepts, ids, lang), before)
+    network.set_form_reach(0)
+    assert network.reader is None and torch.equal(network.decode_hidden(concepts, ids, lang), before)

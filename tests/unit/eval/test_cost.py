@@ -122,7 +122,7 @@ def test_a_token_model():
 
 
 @pytest.mark.parametrize(
-    "kind", [{}, {"bottleneck": "kl"}, {"dim": 60, "form_dim": 40}, {"dim": 60, "form_dim": 40, "form_memory": 9}]
+    "kind", [{}, {"bottleneck": "kl"}, {"dim": 60, "form_dim": 40}, {"dim": 60, "form_dim": 40, "form_reach": 9}]
 )
 @pytest.mark.parametrize("beams", [1, 3])
 def test_our_codec(kind, beams):

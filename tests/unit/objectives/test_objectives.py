@@ -167,6 +167,18 @@ def test_regression_never_counts_the_first_concept():
     assert float(loss.metrics["l2"][0]) == pytest.approx(distance, rel=1e-5)
 
 
+def test_regression_may_count_the_first_channels_alone():
+    objective = build_objective(RegressionConfig(channels=2), NORMALIZER)
+    docs = documents()
+    prediction = torch.zeros(4, max(map(len, docs)), docs[0].shape[1], requires_grad=True)
+    loss = objective(lambda x, lengths: prediction, batch_of(docs), StepRandom(0))
+    expected = sum(float(NORMALIZER.normalize(d)[1:, :2].square().sum()) for d in docs)
+    assert float(loss.sum) == pytest.approx(expected, rel=1e-5)
+    assert float(loss.metrics["mse"][0]) == pytest.approx(expected, rel=1e-5)
+    loss.sum.backward()
+    assert prediction.grad[..., :2].any() and not prediction.grad[..., 2:].any()
+
+
 def test_regression_on_pairs_counts_targets_only_and_still_not_the_first_concept():
     objective = build_objective(RegressionConfig(), NORMALIZER)
     loss = objective(lambda x, lengths: torch.zeros_like(x), batch_of(documents(), sources=[2, 9, 0, 6]), StepRandom(0))

@@ -157,7 +157,7 @@ def test_a_decoder_learns_to_attend_to_the_form(tmp_path, folder):
 
     def config(name):
         changed = run(own, tmp_path / name, "through_decoder", train__max_steps=8, optim__lr=1e-2)
-        return changed.override("objective.train_decoder=true", "objective.form_memory=5")
+        return changed.override("objective.train_decoder=true", "objective.form_reach=5")
 
     undisturbed = fit(config("one"))
 
@@ -170,27 +170,27 @@ def test_a_decoder_learns_to_attend_to_the_form(tmp_path, folder):
     assert fit(config("two")).losses == undisturbed.losses[4:]
     before = AutoencoderCodec.from_pretrained(own / "codec")
     after = AutoencoderCodec.from_pretrained(tmp_path / "one" / "codec")
-    assert (before.config.form_memory, after.config.form_memory) == (0, 5)
+    assert (before.config.form_reach, after.config.form_reach) == (0, 5)
     assert after.fingerprint == before.fingerprint != after.weights_fingerprint
     starts = []
     for seed in (1, 2):
         again = AutoencoderCodec.from_pretrained(own / "codec")
         torch.manual_seed(seed)
-        again.set_form_memory(5)
+        again.set_form_reach(5)
         assert again.fingerprint == before.fingerprint
-        starts.append(again.network.form_memory.state_dict())
-    learnt = after.network.form_memory.state_dict()
+        starts.append(again.network.reader.state_dict())
+    learnt = after.network.reader.state_dict()
     assert all(torch.equal(starts[0][name], starts[1][name]) for name in learnt)
     assert all(not torch.equal(starts[0][name], learnt[name]) for name in learnt)
 
-    with pytest.raises(ConfigError, match=r"form_memory.*no channels of form"):
+    with pytest.raises(ConfigError, match=r"form_reach.*no channels of form"):
         fit(
             run(folder, tmp_path / "no", "through_decoder").override(
-                "objective.train_decoder=true", "objective.form_memory=5"
+                "objective.train_decoder=true", "objective.form_reach=5"
             )
         )
-    with pytest.raises(ConfigError, match=r"form_memory.*fewer places.*expected 32; got 40"):
-        fit(config("no").override("objective.form_memory=40"))
+    with pytest.raises(ConfigError, match=r"form_reach.*fewer places.*expected 32; got 40"):
+        fit(config("no").override("objective.form_reach=40"))
     with pytest.raises(ConfigError, match="set train_decoder=true"):
         config("no").override("objective.train_decoder=false")
 
