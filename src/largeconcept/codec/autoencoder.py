@@ -17,6 +17,7 @@ from typing import Any, Literal, Self
 import torch
 from torch import Tensor, nn
 
+from largeconcept.codec.avoiding import Avoiding, Writing
 from largeconcept.codec.decoding import SamplingOptions, beam_search, write_tokens
 from largeconcept.codec.network import EOS, PAD, AutoencoderConfig, AutoencoderNetwork, WritingState
 from largeconcept.codec.rows import by_length, check_concepts, too_long
@@ -171,6 +172,7 @@ class AutoencoderCodec:
         top_k: int = 0,
         top_p: float = 1.0,
         seed: int | None = None,
+        avoid: str | None = None,
     ) -> list[str]:
         """Return one sentence for each of the (N, C) concepts.
 
@@ -181,6 +183,7 @@ class AutoencoderCodec:
                 ``top_k``, ``top_p``, ``seed``).
             max_length: most tokens of a sentence, at most ``config.max_tokens``.
             batch_tokens: bounds the rows that are written at once (rows × beams × ``max_length``).
+            avoid: a sentence not to write, however likely (:mod:`largeconcept.codec.avoiding`).
 
         Raises:
             DataError: a wrong shape or a value that is not finite.
@@ -209,7 +212,9 @@ class AutoencoderCodec:
         written: list[list[int]] = []
         for start in range(0, len(rows), group):
             part, langs = rows[start : start + group], number[start : start + group]
-            state = WritingState(self.network, part, langs, max_length)
+            state: Writing = WritingState(self.network, part, langs, max_length)
+            if avoid is not None:
+                state = Avoiding(state, self.tokenizer.encode([avoid])[0])
             if method == "beam" and num_beams > 1:
                 written += beam_search(state, len(part), max_length, num_beams)
             else:

@@ -9,6 +9,7 @@ from conftest_helpers import truncate_file
 
 from largeconcept.codec import load_codec
 from largeconcept.codec.autoencoder import AutoencoderCodec
+from largeconcept.codec.network import WritingState
 from largeconcept.codec.rows import by_length
 from largeconcept.errors import CheckpointError, ConfigError, DataError, LanguageError
 from largeconcept.types import ConceptCodec
@@ -149,3 +150,26 @@ def test_batches_respect_the_budget() -> None:
     groups = by_length(lengths, 12)
     assert sorted(i for group in groups for i in group) == list(range(7))
     assert all(max(lengths[i] for i in g) * len(g) <= 12 or len(g) == 1 for g in groups)
+
+
+@pytest.mark.parametrize("options", [{"method": "greedy"}, {"num_beams": 3}, {"method": "sample", "seed": 1}])
+def test_a_sentence_can_be_avoided(codec: AutoencoderCodec, options: dict[str, object]) -> None:
+    """Where its first token would come first another one does; it may stand at any other place."""
+    concepts = torch.randn(40, codec.dim, generator=torch.Generator().manual_seed(5))
+    heads, seen, scores = [], [], WritingState.scores
+    for avoid in (None, "Rain."):
+        rows: list[torch.Tensor] = []
+
+        def noted(state: WritingState, rows: list[torch.Tensor] = rows) -> torch.Tensor:
+            found = scores(state)
+            rows.append(found)
+            return found
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(WritingState, "scores", noted)
+            codec.decode(concepts, "eng_Latn", max_length=4, avoid=avoid, **options)  # type: ignore[arg-type]
+        first = codec.tokenizer.encode(["Rain."])[0][0]
+        heads.append(rows[0][:, first])
+        seen.append(torch.cat(rows[1:])[:, first])
+    assert not torch.isinf(heads[0]).any() and torch.isinf(heads[1]).all()
+    assert not torch.isinf(seen[1]).any()

@@ -258,6 +258,18 @@ def test_a_text_ends_where_the_decoder_would_most_likely_write_its_end(make_pipe
         assert make_pipeline(**{"codec": SayingCodec(1.0), **other})(TEXT, lang="de").stop_reason == "length"
 
 
+def test_what_ends_texts_is_not_written_where_the_text_goes_on(make_pipeline):
+    class Avoids(CountingCodec):
+        def decode(self, concepts, lang, *, avoid="nothing was said", **keywords):
+            self.avoided = avoid
+            return super().decode(concepts, lang, **keywords)
+
+    for stop_text, expected in (("The end.", "The end."), (None, "nothing was said")):
+        codec = Avoids(16)
+        make_pipeline(codec=codec, stop_text=stop_text)(TEXT, seed=3)
+        assert codec.avoided == expected
+
+
 def test_stop_vector_is_the_concept_of_the_stop_text(pipe):
     assert torch.equal(pipe.stop_vector, pipe.codec.encode(["End of text."])[0])
 
