@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from inspect import signature
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
@@ -65,6 +65,8 @@ class Avoiding:
         return scores
 
 
-def can_avoid(codec: ConceptCodec) -> bool:
-    """Tell whether a codec's ``decode`` takes a sentence to ``avoid``."""
-    return "avoid" in signature(codec.decode).parameters
+def with_avoided(codec: ConceptCodec, options: dict[str, Any], sentence: str | None) -> dict[str, Any]:
+    """Return options of a codec's ``decode`` with a sentence to avoid, if there is one and the codec can."""
+    if sentence is None or "avoid" not in signature(codec.decode).parameters:
+        return options
+    return {**options, "avoid": sentence}

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, overload
 
-from largeconcept.codec.avoiding import can_avoid
+from largeconcept.codec.avoiding import with_avoided
 from largeconcept.codec.rows import check_concepts, meaning_dim
 from largeconcept.devices import default_device, move
 from largeconcept.errors import ConfigError, DataError
@@ -539,9 +539,8 @@ class ConceptPipeline:
         if not sum(counts):
             return [[] for _ in concepts]
         codes = [code for code, count in zip(languages, counts) for _ in range(count)]
-        # What ends a text was cut off; as the likeliest sentence of all it would be written where others are meant.
-        avoid = {"avoid": self.stop_text} if self.stop_text is not None and can_avoid(self.codec) else {}
-        flat = iter(self.codec.decode(torch.cat(concepts), codes, **decoding.model_dump(), **avoid))
+        options = with_avoided(self.codec, decoding.model_dump(), self.stop_text)
+        flat = iter(self.codec.decode(torch.cat(concepts), codes, **options))
         return [[next(flat) for _ in range(count)] for count in counts]
 
     def _sentences(self, document: Document, where: str, input_lang: str | None) -> list[str]:
