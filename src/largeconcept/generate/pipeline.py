@@ -503,8 +503,7 @@ class ConceptPipeline:
         written = self._decode_all([one.concepts for one in generated], languages, writing)
         outputs = []
         for new, code, one, read in zip(written, languages, generated, kept):
-            # Other codecs may still write a concept below the threshold as the sentence that ends texts.
-            end = new.index(self.stop_text) if self.stop_text in new else None
+            end = new.index(self.stop_text) if self.stop_text in new else None  # of codecs that cannot avoid it
             outputs.append(
                 GenerationOutput(
                     text=join_sentences(new[:end], code),
