@@ -24,8 +24,12 @@ if TYPE_CHECKING:
 
 LANGUAGES = ("eng_Latn", "deu_Latn", "fra_Latn", "spa_Latn", "ita_Latn", "por_Latn")
 MIXTURE = "mixture.json"
-SHARES = {"summarize": 0.4, "expand": 0.3, "continue": 0.3}
-"""Share of the concepts of instruction tuning that each task gets."""
+SHARES = {"summarize": 0.7, "expand": 0.15, "continue": 0.15}
+"""Share of the concepts of instruction tuning that each task gets. A summary is one of a sequence's eight."""
+ENDED = 0.2
+"""Share of the summaries that are followed by the end of the text: that is learnt soon, and costs as much."""
+DIM, MEANING_DIM = 1024, 512
+"""Channels of the codec's concepts, and those of them that hold the meaning."""
 
 
 class SplitRecord(Config):
@@ -119,8 +123,8 @@ def codec_run(out: str | Path, **changes: Any) -> CodecTrainConfig:
     from largeconcept.train.codec_trainer import CodecTrainConfig
 
     network = {
-        "dim": 1024,
-        "form_dim": 512,
+        "dim": DIM,
+        "form_dim": DIM - MEANING_DIM,
         "width": 256,
         "num_heads": 4,
         "encoder_layers": 3,
@@ -177,14 +181,18 @@ def concept_run(model: dict[str, Any], data: str | Path, out: str | Path, langua
     sources = [
         {"path": str(data), "split": name, "weight": row.weight, "task": "continue"} for name, row in mixture.items()
     ]
-    return _run({**model, "concept_dim": ConceptDataset(data, next(iter(mixture))).dim}, sources, data, out)
+    dim = ConceptDataset(data, next(iter(mixture))).dim
+    run = _run({**model, "concept_dim": dim}, sources, data, out)
+    if run.model.type == "mse" and dim == DIM:  # the form of a sentence cannot be predicted
+        return RunConfig.from_dict({**run.to_dict(), "objective": {"type": "regression", "channels": MEANING_DIM}})
+    return run
 
 
 def tuning_run(data: str | Path, start: str | Path, out: str | Path, languages: Sequence[str] | None) -> RunConfig:
     """Return what instruction tuning of both sizes shares: each task its share, in each the dataset's weights.
 
-    A regression is tuned through the decoder, and the decoder with it: on a summary of one sentence its distance says
-    little, since a mean of possible summaries is none. The run leaves a codec with the new decoder.
+    A regression, trained before on the meaning alone, is tuned through the decoder, and the decoder with it: a mean of
+    possible summaries is none until a decoder has learnt to read it so. The run leaves a codec with the new decoder.
 
     Raises:
         DataError: no document has a summary.
@@ -198,13 +206,18 @@ def tuning_run(data: str | Path, start: str | Path, out: str | Path, languages: 
     for task, share in SHARES.items():
         chosen = weights if task in TASK_PROMPTS else {name: row.weight for name, row in mixture.items()}
         total = sum(chosen.values())
+        ends = {True: ENDED, False: 1 - ENDED} if task == "summarize" else {True: 1.0}
         sources += [
-            {"path": str(data), "split": name, "weight": share * weight / total, "task": task}
+            {"path": str(data), "split": name, "weight": share * part * weight / total, "task": task, "append_end": end}
             for name, weight in chosen.items()
+            for end, part in ends.items()
         ]
     run = _run(find_start(start).config(), sources, data, out)
     if run.model.type == "mse":
         through = {"type": "through_decoder", "train_decoder": True, "round_trip": 0.4, "max_sentences": 256}
+        through["round_trip_share"] = 0.5
+        if run.model.concept_dim == DIM:  # of our codec, which has a form
+            through |= {"form_reach": 40, "parts": 64}
         plain = run.to_dict()
         run = RunConfig.from_dict({**plain, "objective": through, "data": {**plain["data"], "sentences": True}})
     return RunConfig.from_dict({**run.to_dict(), "train": {**run.train.to_dict(), "init_from": str(start)}})

@@ -46,7 +46,7 @@ def pretrain(
     }
     run = concept_run({"type": kind, "dropout": 0.1, **shapes[kind]}, data, out, languages)
     return run.override(
-        "train.max_steps=3000",
+        f"train.max_steps={1500 if kind == 'mse' else 3000}",
         "train.save_every=200",
         "train.eval_every=500",
         "train.ema_decay=0.99",

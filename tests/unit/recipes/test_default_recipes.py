@@ -82,6 +82,15 @@ def test_sizes_are_those_the_recipes_promise(data):
             assert low < count_parameters(model) < high, (recipes.__name__, kind)
 
 
+def test_a_regression_learns_the_meaning_where_a_codec_has_a_form(data, monkeypatch):
+    assert default_cpu.pretrain(data, kind="mse").objective is None  # the toy codec has none
+    monkeypatch.setattr(default, "DIM", DIM)
+    monkeypatch.setattr(default, "MEANING_DIM", 5)
+    objective = default_cpu.pretrain(data, kind="mse").objective
+    assert (objective.type, objective.channels) == ("regression", 5)
+    assert default_cpu.pretrain(data).objective.type == "diffusion"
+
+
 def test_tuning_shares_out_tasks_and_starts_from_the_model(data, tmp_path):
     Trainer(RunConfig.from_dict(toy_run(data, tmp_path / "run", "mse") | {"data": small(data)}), progress=False).fit()
     run = default_cpu.finetune(data, tmp_path / "run", tmp_path / "tuned")
@@ -90,6 +99,10 @@ def test_tuning_shares_out_tasks_and_starts_from_the_model(data, tmp_path):
         shares[one.task] = shares.get(one.task, 0) + one.weight
         assert one.task == "continue" or one.split == "a.eng_Latn"
     assert shares == pytest.approx(default.SHARES)
+    ended = sum(one.weight for one in run.data.sources if one.task == "summarize" and one.append_end)
+    assert ended == pytest.approx(default.ENDED * default.SHARES["summarize"])
+    assert all(one.append_end for one in run.data.sources if one.task != "summarize")
+    assert run.objective.form_reach is None
     assert run.objective is not None and run.objective.type == "through_decoder" and run.objective.train_decoder
     assert run.train.init_from == str(tmp_path / "run") and run.model.model_dim == 16
     assert {one.task for one in run.validation.sources} == set(default.SHARES)
