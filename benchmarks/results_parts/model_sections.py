@@ -272,7 +272,8 @@ def zero_shot(data: Mapping[str, Any], images: Images, every: Mapping[str, Any])
         )
     lines = [
         "Concepts are the same in all languages, so a concept model that was tuned on English alone should summarise "
-        "texts of other languages too, which it never saw. Each text is summarised in its own language. The last two "
+        "texts of other languages too, which it never saw (the decoder that writes them has learnt from summaries in "
+        "all languages). Each text is summarised in its own language. The last two "
         "columns say what share of the English figure is reached, by the model and by lead-1; that of lead-1 tells how "
         "much of a difference is the texts' and not the model's.",
         "",
