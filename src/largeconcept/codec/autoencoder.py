@@ -186,7 +186,7 @@ class AutoencoderCodec:
             avoid: a sentence not to write, however likely (:mod:`largeconcept.codec.avoiding`).
 
         Raises:
-            DataError: a wrong shape or a value that is not finite.
+            DataError: a wrong shape, a value that is not finite, or nothing to ``avoid``.
             LanguageError: the codec cannot write a language.
             ConfigError: an unknown method or a setting out of range.
         """
@@ -214,6 +214,7 @@ class AutoencoderCodec:
             part, langs = rows[start : start + group], number[start : start + group]
             state: Writing = WritingState(self.network, part, langs, max_length)
             if avoid is not None:
+                _check_sentences([avoid])
                 state = Avoiding(state, self.tokenizer.encode([avoid])[0])
             if method == "beam" and num_beams > 1:
                 written += beam_search(state, len(part), max_length, num_beams)

@@ -171,5 +171,7 @@ def test_a_sentence_can_be_avoided(codec: AutoencoderCodec, options: dict[str, o
         first = codec.tokenizer.encode(["Rain."])[0][0]
         heads.append(rows[0][:, first])
         seen.append(torch.cat(rows[1:])[:, first])
+    with pytest.raises(DataError):
+        codec.decode(concepts, "eng_Latn", avoid="", **options)  # type: ignore[arg-type]
     assert not torch.isinf(heads[0]).any() and torch.isinf(heads[1]).all()
     assert not torch.isinf(seen[1]).any()
