@@ -84,7 +84,7 @@ class ThroughDecoderObjectiveConfig(Config):
     english: tuple[str, ...] = ("End of text.", "[MODEL]:", "End of paragraph.")
 
     @model_validator(mode="after")
-    def _memory_is_trained(self) -> Self:
+    def _decoder_learns(self) -> Self:
         for name in ("form_reach", "parts"):
             if getattr(self, name) and not self.train_decoder:
                 raise ValueError(f"{name} is for a decoder that learns: set train_decoder=true")
