@@ -17,8 +17,8 @@ from typing import Any, Literal, Self
 import torch
 from torch import Tensor, nn
 
-from largeconcept.codec.avoiding import Avoiding, Writing
-from largeconcept.codec.decoding import SamplingOptions, beam_search, write_tokens
+from largeconcept.codec.avoiding import Avoiding
+from largeconcept.codec.decoding import DecoderState, SamplingOptions, beam_search, write_tokens
 from largeconcept.codec.network import EOS, PAD, AutoencoderConfig, AutoencoderNetwork, WritingState
 from largeconcept.codec.rows import by_length, check_concepts, too_long
 from largeconcept.codec.token_loss import token_cross_entropy
@@ -209,13 +209,15 @@ class AutoencoderCodec:
             generator.manual_seed(seed)
         else:
             generator.seed()
+        if avoid is not None:
+            _check_sentences([avoid])
+        avoided = None if avoid is None else self.tokenizer.encode([avoid])[0]
         written: list[list[int]] = []
         for start in range(0, len(rows), group):
             part, langs = rows[start : start + group], number[start : start + group]
-            state: Writing = WritingState(self.network, part, langs, max_length)
-            if avoid is not None:
-                _check_sentences([avoid])
-                state = Avoiding(state, self.tokenizer.encode([avoid])[0])
+            state: DecoderState = WritingState(self.network, part, langs, max_length)
+            if avoided is not None:
+                state = Avoiding(state, avoided)
             if method == "beam" and num_beams > 1:
                 written += beam_search(state, len(part), max_length, num_beams)
             else:

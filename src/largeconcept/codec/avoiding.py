@@ -11,31 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from inspect import signature
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
+    from largeconcept.codec.decoding import DecoderState
     from largeconcept.types import ConceptCodec
-
-
-class Writing(Protocol):
-    """A decoder in the middle of some sentences, see :class:`~largeconcept.codec.network.WritingState`."""
-
-    end: int
-
-    def scores(self) -> Tensor:
-        """Return (R, V) scores of the next token."""
-        ...
-
-    def feed(self, tokens: Tensor) -> None:
-        """Set the (R,) tokens written last."""
-        ...
-
-    def select(self, rows: Tensor) -> None:
-        """Keep, repeat or reorder rows."""
-        ...
 
 
 class Avoiding:
@@ -49,7 +32,7 @@ class Avoiding:
         tokens: of the sentence.
     """
 
-    def __init__(self, state: Writing, tokens: Sequence[int]) -> None:
+    def __init__(self, state: DecoderState, tokens: Sequence[int]) -> None:
         self.end = state.end
         self._state = state
         self._first = tokens[0]

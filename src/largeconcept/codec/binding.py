@@ -25,8 +25,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-COMPARED = 128
-"""Channels in which :class:`FormReader` compares tokens, of a decoder that has as many."""
+
+def compared_dim(width: int) -> int:
+    """Return K, the channels in which :class:`FormReader` compares tokens of width D."""
+    return min(width, 128)
 
 
 class PositionBinding(nn.Module):
@@ -107,7 +109,7 @@ class FormReader(nn.Module):
     def __init__(self, binding: PositionBinding, places: int) -> None:
         super().__init__()
         dim, width = binding.bind.weight.shape
-        size = min(width, COMPARED)
+        size = compared_dim(width)
         self.query = nn.Linear(2 * width, size)
         self.key = nn.Linear(dim, size)
         self.start = nn.Parameter(torch.zeros(size))

@@ -434,11 +434,11 @@ def _autoencoder_encode(config: AutoencoderConfig, tokens: int) -> int:
 
 
 def _autoencoder_decode(config: AutoencoderConfig, tokens: int, beams: int) -> int:
-    from largeconcept.codec.binding import COMPARED
+    from largeconcept.codec.binding import compared_dim
 
     width, memory = config.width, config.memory_tokens
     start = 2 * config.meaning_dim * width * (memory + 1) + config.decoder_layers * 2 * memory * width * 2 * width
-    compared = min(width, COMPARED)
+    compared = compared_dim(width)
     start += config.form_reach * 2 * (width + compared) * config.form_dim  # what stands at each place, and its key
     total = start
     for t in range(tokens + 1):  # the language first, then the tokens

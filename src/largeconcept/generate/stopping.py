@@ -102,10 +102,10 @@ def until_end(
         min_concepts: an end before so many does not count.
     """
     sizes = [len(one.concepts) for one in generated]
-    able = isinstance(codec, DifferentiableDecoder) and lang in codec.languages
-    if stop_text is None or not able or not sum(sizes):
+    if stop_text is None or lang not in codec.languages or not sum(sizes):
         return list(generated)
-    assert isinstance(codec, DifferentiableDecoder)
+    if not isinstance(codec, DifferentiableDecoder):
+        return list(generated)
     weights = codec.decoder_parameters()
     concepts = torch.cat([one.concepts for one in generated]).to(weights[0].device if weights else "cpu")
     with torch.inference_mode():

@@ -20,7 +20,7 @@ ARTICLE = (
     "Small previews help you to find a picture in a large collection. "
     "Plugins add further filters and support for rare formats."
 )
-# Of a kind that the model that ships goes on with; most other beginnings it takes for whole texts and ends at once.
+# Of a kind that the model that ships has read much of.
 BEGINNING = "And the king said unto the prophet, Where is thy God? And the prophet answered him."
 SUMMARY = "A small program to manage your music collection."
 

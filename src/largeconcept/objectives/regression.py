@@ -57,16 +57,15 @@ class RegressionObjective:
 
         x = normalized(self.normalizer, batch.concepts)
         mask = self.target_mask(batch)[:, 1:]
-        prediction, target = model(x, batch.lengths)[:, :-1], x[:, 1:]
-        first = self.config.channels
-        error = squared_error(prediction[..., :first], target[..., :first], self.config.rmse)
+        prediction = model(x, batch.lengths)[:, :-1]
+        found, wanted = (one[..., : self.config.channels] for one in (prediction, x[:, 1:]))
+        error = squared_error(found, wanted, self.config.rmse)
         if batch.weights is not None:
             error = error * batch.weights[:, 1:]
         count = mask.sum().float()
-        detached = prediction.detach()
-        l2 = (self.normalizer.denormalize(detached) - batch.concepts[:, 1:].float()).norm(dim=-1)
+        l2 = (self.normalizer.denormalize(prediction.detach()) - batch.concepts[:, 1:].float()).norm(dim=-1)
         metrics = {
-            "mse": (masked_sum(squared_error(detached[..., :first], target[..., :first]), mask), count),
+            "mse": (masked_sum(squared_error(found.detach(), wanted), mask), count),
             "l2": (masked_sum(l2, mask), count),
         }
         return Loss(masked_sum(error, mask), count, metrics)

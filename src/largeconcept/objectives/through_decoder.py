@@ -202,10 +202,9 @@ class ThroughDecoderObjective:
             "mse": (error.detach(), num_targets),
         }
         if self.config.round_trip:
-            chosen = self._share(batch.sample_ids[rows], columns, rng)
-            own = self._disturbed(
-                batch.concepts[rows, columns + 1][chosen], batch.sample_ids[rows[chosen]], columns[chosen], rng
-            )
+            ids = batch.sample_ids[rows] * 65_536 + columns
+            chosen = self._share(ids, rng)
+            own = self._disturbed(batch.concepts[rows, columns + 1][chosen], ids[chosen], rng)
             texts, langs = ([each[i] for i in chosen.tolist()] for each in (sentences, languages))
             back = self.decoder.token_loss(own, texts, langs)
             again = back.nats if self.config.normalize == "token" else back.nats / back.num_tokens
@@ -218,29 +217,23 @@ class ThroughDecoderObjective:
             metrics["part_nats"] = (part.nats.detach().sum(), part.num_tokens.sum().float())
         return Loss(nats * scale + self.config.mse_weight * error, count, metrics)
 
-    def _share(self, documents_N: Tensor, places_N: Tensor, rng: StepRandom) -> Tensor:
+    def _share(self, ids_N: Tensor, rng: StepRandom) -> Tensor:
         """Return which sentences also come from their own concepts, in order: ``round_trip_share`` of them."""
-        import torch
+        drawn = rng.uniform("round_trip/share", ids_N, (1,)).flatten()
+        return drawn.argsort()[: math.ceil(self.config.round_trip_share * len(ids_N))].sort().values
 
-        count = len(documents_N)
-        if self.config.round_trip_share == 1:
-            return torch.arange(count, device=documents_N.device)
-        drawn = rng.uniform("round_trip/share", documents_N * 65_536 + places_N, (1,)).flatten()
-        return drawn.argsort()[: math.ceil(self.config.round_trip_share * count)].sort().values
-
-    def _disturbed(self, concepts_NC: Tensor, documents_N: Tensor, places_N: Tensor, rng: StepRandom) -> Tensor:
+    def _disturbed(self, concepts_NC: Tensor, ids_N: Tensor, rng: StepRandom) -> Tensor:
         """Return concepts with noise, and with the form faded in a share of them."""
         from largeconcept.codec.rows import meaning_dim
         from largeconcept.objectives.codec import fade_form
 
-        ids = documents_N * 65_536 + places_N
-        strength = rng.uniform("round_trip/strength", ids, (1,)) * self.config.round_trip_noise
-        noisy = concepts_NC.float() + strength * rng.normal("round_trip/noise", ids, (concepts_NC.shape[1],))
+        strength = rng.uniform("round_trip/strength", ids_N, (1,)) * self.config.round_trip_noise
+        noisy = concepts_NC.float() + strength * rng.normal("round_trip/noise", ids_N, (concepts_NC.shape[1],))
         assert self.decoder is not None
         size = meaning_dim(self.decoder)
         if size == noisy.shape[1]:
             return noisy
-        return fade_form(noisy, size, self.config.round_trip_fade, rng.uniform("round_trip/fade", ids, (3,)))
+        return fade_form(noisy, size, self.config.round_trip_fade, rng.uniform("round_trip/fade", ids_N, (3,)))
 
     def _parts(self, batch: ConceptBatch, rng: StepRandom) -> TokenLoss:
         """Score parts of sentences, from their own meaning and the form of the sentence."""

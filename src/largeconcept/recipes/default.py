@@ -214,8 +214,8 @@ def tuning_run(data: str | Path, start: str | Path, out: str | Path, languages: 
         ]
     run = _run(find_start(start).config(), sources, data, out)
     if run.model.type == "mse":
-        through = {"type": "through_decoder", "train_decoder": True, "round_trip": 0.4, "max_sentences": 256}
-        through["round_trip_share"] = 0.5
+        kept = {"round_trip": 0.4, "round_trip_share": 0.5}
+        through = {"type": "through_decoder", "train_decoder": True, "max_sentences": 256, **kept}
         if run.model.concept_dim == DIM:  # of our codec, which has a form
             through |= {"form_reach": 40, "parts": 64}
         plain = run.to_dict()

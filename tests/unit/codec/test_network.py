@@ -92,7 +92,7 @@ def test_both_parts_of_a_concept_have_variance_one(tiny_config: AutoencoderConfi
 
 
 def test_the_decoder_finds_a_token_of_the_form_at_another_place(tiny_config: AutoencoderConfig) -> None:
-    """A form in which one token moves: without the memory the first states cannot know, with it they do."""
+    """A form in which one token moves: only a decoder that reads elsewhere can know in its first states."""
     for settings, knows in ((FORM, False), (REACH, True)):
         torch.manual_seed(1)
         network = AutoencoderNetwork(AutoencoderConfig(**{**tiny_config.to_dict(), **settings})).eval()

@@ -145,7 +145,7 @@ def test_round_trip_fades_the_form_alone(make, model):
     objective = make(round_trip=1.0, round_trip_noise=0.0, round_trip_fade=1.0)
     objective.decoder.meaning_dim = 10
     own, ids = torch.randn(400, 16), torch.arange(400)
-    disturbed = objective._disturbed(own, ids, ids * 0, RNG)
+    disturbed = objective._disturbed(own, ids * 65_536, RNG)
     assert torch.equal(disturbed[:, :10], own[:, :10])
     assert not (disturbed[:, 10:] == own[:, 10:]).all(dim=1).any()
     gone = (disturbed[:, 10:] == 0).all(dim=1).float().mean()

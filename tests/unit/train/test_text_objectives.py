@@ -61,6 +61,18 @@ def fit(config, callbacks=None):
     return Trainer(config, callbacks, progress=False).fit()
 
 
+def stopped_and_resumed(config, step):
+    """Interrupt a run after a step; return the losses from where it goes on when it is started again."""
+
+    def stop(now, result):
+        if now == step:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(config, Callbacks(on_step=stop))
+    return fit(config).losses
+
+
 @pytest.mark.parametrize("family", ["through_decoder", "token_lm"])
 def test_it_learns_and_a_resumed_run_equals_an_undisturbed_one(folder, tmp_path, family):
     one = run(folder, tmp_path / "one", family, train__max_steps=14, optim__lr=1e-2)
@@ -72,14 +84,8 @@ def test_it_learns_and_a_resumed_run_equals_an_undisturbed_one(folder, tmp_path,
     assert f"validation/ema/{name}" in undisturbed.metrics
     assert name in read_lines(tmp_path / "one" / "metrics.jsonl")[0]
 
-    def stop(step, result):
-        if step == 7:
-            raise KeyboardInterrupt
-
     two = run(folder, tmp_path / "two", family, train__max_steps=14, optim__lr=1e-2)
-    with pytest.raises(KeyboardInterrupt):
-        fit(two, Callbacks(on_step=stop))
-    assert fit(two).losses == undisturbed.losses[4:]
+    assert stopped_and_resumed(two, 7) == undisturbed.losses[4:]
     weights = [read_safetensors(tmp_path / name / "model" / "model.safetensors") for name in ("one", "two")]
     assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
     model = load_model(tmp_path / "one" / "model")
@@ -123,14 +129,7 @@ def test_a_decoder_that_learns_too_is_part_of_the_run_and_of_what_it_leaves(fold
         return changed.override("objective.train_decoder=true")
 
     undisturbed = fit(config("one"))
-
-    def stop(step, result):
-        if step == 6:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        fit(config("two"), Callbacks(on_step=stop))
-    assert fit(config("two")).losses == undisturbed.losses[4:]
+    assert stopped_and_resumed(config("two"), 6) == undisturbed.losses[4:]
     frozen = fit(run(folder, tmp_path / "frozen", "through_decoder", train__max_steps=8, optim__lr=1e-2))
     assert undisturbed.losses[-1] < frozen.losses[-1]
     assert not (tmp_path / "frozen" / "codec").exists()
@@ -151,8 +150,8 @@ def test_a_decoder_that_learns_too_is_part_of_the_run_and_of_what_it_leaves(fold
     assert parts.codec.weights_fingerprint == codecs[0].weights_fingerprint
 
 
-def test_a_decoder_learns_to_attend_to_the_form(tmp_path, folder):
-    """The memory of the form is made once, in every process and after every stop the same, and leaves with the run."""
+def test_a_decoder_learns_to_find_words_in_the_form(tmp_path, folder):
+    """What finds them starts the same in every process and after every stop, and leaves with the run."""
     own = build(tmp_path / "form", width=8, form_dim=8)
 
     def config(name):
@@ -160,14 +159,7 @@ def test_a_decoder_learns_to_attend_to_the_form(tmp_path, folder):
         return changed.override("objective.train_decoder=true", "objective.form_reach=5")
 
     undisturbed = fit(config("one"))
-
-    def stop(step, result):
-        if step == 6:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        fit(config("two"), Callbacks(on_step=stop))
-    assert fit(config("two")).losses == undisturbed.losses[4:]
+    assert stopped_and_resumed(config("two"), 6) == undisturbed.losses[4:]
     before = AutoencoderCodec.from_pretrained(own / "codec")
     after = AutoencoderCodec.from_pretrained(tmp_path / "one" / "codec")
     assert (before.config.form_reach, after.config.form_reach) == (0, 5)
